@@ -23,7 +23,7 @@ class Stored:
 
     tensor: str
     transpose: bool = False
-    """Swap the first two axes before anything else (GPT-2 Conv1D, embeddings, transposed convolutions)."""
+    """Swap the first two axes before anything else (GPT-2 Conv1D, embeddings). Never for convolutions."""
     rows: tuple[tuple[int, int], ...] | None = None
     """Half-open row ranges kept, in order, after the transpose; None keeps all."""
 
@@ -66,7 +66,10 @@ Recipe = Stored | Product | WeightNorm | SpectralNorm
 
 @dataclass(frozen=True, slots=True)
 class ConvGeometry:
-    """What turns a kernel into an operator on a grid. Tuples have one entry per spatial axis."""
+    """What turns a kernel into an operator on a grid. Tuples have one entry per spatial axis.
+
+    The kernel stays as torch stores it: (out, in/groups, *k), or (in, out/groups, *k) where `transposed`.
+    """
 
     kernel: tuple[int, ...]
     stride: Fact[tuple[int, ...]]
@@ -91,7 +94,7 @@ class Layer:
 
     name: str
     kind: str
-    """linear, conv1d|2d|3d, conv_transpose1d|2d|3d, embedding, recurrent, attention, lora."""
+    """linear, conv1d|2d|3d, conv_transpose1d|2d|3d, embedding, recurrent, lora."""
     parameters: tuple[str, ...]
     """Names of the tensors that make the weight."""
     shape: tuple[int, ...]
