@@ -1,0 +1,124 @@
+"""The report as plain data: what every renderer, the gate and the app read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from specinspect.checkpoint.model import Skipped
+from specinspect.layers.model import Layer
+from specinspect.spectra.model import Spectrum
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SCHEMA_VERSION = "1"
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointSummary:
+    """The file that was read."""
+
+    path: str
+    format: str
+    files: tuple[str, ...]
+    bytes: int
+    tensors: int
+    parameters: int
+    metadata: Mapping[str, str]
+    key: str | None
+    assumptions: tuple[str, ...]
+    placeholders: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LayerResult:
+    """One layer: its facts, and the spectrum of each of its maps."""
+
+    layer: Layer
+    maps: Mapping[str, Spectrum]
+    """'weight' → spectrum of W."""
+    seconds: float
+    grid: tuple[int, ...] | None = None
+    """Side of the periodic grid along each spatial axis, for convolutions."""
+    assumptions: tuple[str, ...] = ()
+    """The layer's own, and what computing it had to assume (a grid, say)."""
+    notes: tuple[str, ...] = ()
+    """Facts about the stored numbers worth a sentence: zero rows, NaN counts, a zero matrix."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something a reader should look at first."""
+
+    rule: str
+    severity: str
+    """'error' or 'warning'."""
+    layer: str
+    message: str
+    value: float | None = None
+    limit: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WorstConditionNumber:
+    """The largest condition number that was resolved."""
+
+    layer: str
+    map: str
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """The report in one line."""
+
+    layers: int
+    analysed_tensors: int
+    """Tensors that are in some layer."""
+    tensors: int
+    worst_condition_number: WorstConditionNumber | None
+    nonfinite: int
+    """Layers with NaN or infinite weights."""
+    unresolved: int
+    """Layers whose condition number is null."""
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Everything that was found in one checkpoint."""
+
+    checkpoint: CheckpointSummary
+    settings: Mapping[str, Any]
+    """All that decides a number."""
+    layers: tuple[LayerResult, ...]
+    """In checkpoint order."""
+    skipped: tuple[Skipped, ...]
+    findings: tuple[Finding, ...]
+    summary: Summary
+    version: str
+    """Of specinspect."""
+
+    def __iter__(self) -> Iterator[LayerResult]:
+        """Iterate over the layers in checkpoint order."""
+        return iter(self.layers)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the JSON object of schema_version 1 as plain Python data (no NaN, no infinity)."""
+        from specinspect.report.json import to_dict
+
+        return to_dict(self)
+
+    def to_json(self) -> str:
+        """Return the report as one JSON object."""
+        from specinspect.report.json import to_json
+
+        return to_json(self)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row per layer and map (needs pandas: `pip install specinspect[frame]`)."""
+        from specinspect.report.frame import to_frame
+
+        return to_frame(self)

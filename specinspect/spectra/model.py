@@ -1,0 +1,62 @@
+"""What is said of one linear map: its singular values, κ, ranks, and how far to trust them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+Status = Literal[
+    "resolved", "below_storage_precision", "below_computation_precision", "infinite", "nonfinite_weights"
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Histogram:
+    """Counts of singular values per bin of a logarithmic axis; exact zeros have no place on it."""
+
+    edges: tuple[float, ...]
+    """Ascending and positive, one more than counts; empty where no singular value is positive."""
+    counts: tuple[int, ...]
+    zeros: int
+    """Singular values that are exactly zero."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Spectrum:
+    """The singular spectrum of one linear map, computed in float64.
+
+    A value that cannot be given is None and `condition_number_status` says why.
+    """
+
+    count: int
+    """Number of singular values: min(m, n), for a convolution over all frequencies."""
+    sigma_max: float | None
+    sigma_min: float | None
+    condition_number: float | None
+    """sigma_max / sigma_min; None unless the status is 'resolved'."""
+    condition_number_status: Status
+    pseudo_condition_number: float | None
+    """sigma_max / the smallest singular value above both floors (MATH §0)."""
+    numerical_rank: int | None
+    """Singular values above both floors."""
+    stable_rank: float | None
+    """‖W‖_F² / sigma_max²."""
+    effective_rank: float | None
+    """exp of the entropy of σ_i/Σσ (Roy and Vetterli 2007)."""
+    frobenius_norm: float | None
+    storage_floor: float | None
+    """Spectral norm of the rounding error that the stored dtype implies."""
+    computation_floor: float | None
+    """Absolute accuracy of the smallest singular values by the method used."""
+    method: str
+    device: str
+    """Where it was computed."""
+    histogram: Histogram | None
+    nonfinite: int = 0
+    """NaN and infinite entries of the weight."""
+    singular_values: NDArray[np.float64] | None = None
+    """Descending; kept only on request."""
