@@ -1,0 +1,93 @@
+"""From layer results to a Report: findings and summary. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from specinspect._version import __version__
+from specinspect.checkpoint.model import Checkpoint, Skipped
+from specinspect.report.model import (
+    CheckpointSummary,
+    Finding,
+    LayerResult,
+    Report,
+    Summary,
+    WorstConditionNumber,
+)
+
+
+def assemble(
+    checkpoint: Checkpoint,
+    settings: Mapping[str, Any],
+    results: Sequence[LayerResult],
+    skipped: Sequence[Skipped],
+    *,
+    notices: Sequence[str] = (),
+    seconds: float,
+) -> Report:
+    """Build the report of one checkpoint.
+
+    Args:
+        checkpoint: what was opened.
+        settings: all that decides a number.
+        results: in checkpoint order.
+        skipped: tensors that are in no layer.
+        notices: what was asked for and could not be had (a device).
+        seconds: wall-clock time of the computation.
+    """
+    used = {name for result in results for name in result.layer.parameters}
+    weights = [(result, result.maps["weight"]) for result in results]
+    resolved = [(result, s.condition_number) for result, s in weights if s.condition_number is not None]
+    worst = max(resolved, key=lambda pair: pair[1], default=None)
+    return Report(
+        checkpoint=CheckpointSummary(
+            path=checkpoint.path,
+            format=checkpoint.format,
+            files=checkpoint.files,
+            bytes=checkpoint.bytes,
+            tensors=len(checkpoint.tensors),
+            parameters=checkpoint.parameters,
+            metadata=checkpoint.metadata,
+            key=checkpoint.key,
+            assumptions=(*checkpoint.assumptions, *notices),
+            placeholders=checkpoint.placeholders,
+        ),
+        settings=settings,
+        layers=tuple(results),
+        skipped=(*skipped, *checkpoint.skipped),
+        findings=tuple(finding for result in results for finding in _findings(result)),
+        summary=Summary(
+            layers=len(results),
+            analysed_tensors=len(used),
+            tensors=len(checkpoint.tensors),
+            worst_condition_number=worst and WorstConditionNumber(worst[0].layer.name, "weight", worst[1]),
+            nonfinite=sum(bool(s.nonfinite) for _, s in weights),
+            unresolved=sum(s.condition_number is None for _, s in weights),
+            seconds=seconds,
+        ),
+        version=__version__,
+    )
+
+
+def _findings(result: LayerResult) -> Iterator[Finding]:
+    """Yield what is wrong with a layer whatever its use: no thresholds, those are the gate's."""
+    spectrum, name = result.maps["weight"], result.layer.name
+    notes = "; ".join(result.notes)
+    if spectrum.condition_number_status == "nonfinite_weights":
+        yield Finding("nonfinite_weights", "error", name, notes, float(spectrum.nonfinite), 0.0)
+        return
+    if spectrum.sigma_max == 0:
+        yield Finding("zero_matrix", "error", name, "every entry is zero", 0.0)
+        return
+    rank = spectrum.numerical_rank
+    if rank is not None and rank < spectrum.count and result.layer.kind != "lora":
+        why = f": {notes}" if notes else ""
+        yield Finding(
+            "rank_deficient",
+            "warning",
+            name,
+            f"numerical rank {rank:,} of {spectrum.count:,}{why}",
+            float(rank),
+            float(spectrum.count),
+        )
