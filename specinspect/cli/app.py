@@ -1,0 +1,182 @@
+"""The command line: options in, data on stdout, everything else on stderr, exit codes as documented."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from specinspect._version import __version__
+from specinspect.errors import SettingsError, SpecinspectError
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+class Format(StrEnum):
+    """Output formats of `report`."""
+
+    TABLE = "table"
+    JSON = "json"
+    CSV = "csv"
+    MARKDOWN = "markdown"
+    HTML = "html"
+
+
+Checkpoint = Annotated[
+    str,
+    typer.Argument(
+        metavar="CKPT",
+        help="A checkpoint file, a *.index.json, or a directory that holds shards.",
+        show_default=False,
+    ),
+]
+Layers = Annotated[
+    list[str] | None,
+    typer.Option("--layers", metavar="GLOB", help="Only layers whose name matches (repeatable)."),
+]
+Exclude = Annotated[
+    list[str] | None,
+    typer.Option("--exclude", metavar="GLOB", help="Leave these layers out (repeatable)."),
+]
+Key = Annotated[
+    str | None,
+    typer.Option("--key", metavar="NAME", help="Which state dict, in a file that nests several."),
+]
+Grid = Annotated[int, typer.Option("--grid", metavar="N", help="Convolutions: side of the periodic grid.")]
+Device = Annotated[
+    str,
+    typer.Option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps: where to compute."),
+]
+Jobs = Annotated[
+    int | None,
+    typer.Option(
+        "--jobs", metavar="N", help="Layers in flight at once  [default: the cores]", show_default=False
+    ),
+]
+Spectra = Annotated[bool, typer.Option("--spectra", help="Put all singular values into the JSON.")]
+Output = Annotated[
+    str | None,
+    typer.Option("-o", "--output", metavar="FILE", help="Write there instead of to stdout."),
+]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        sys.stdout.write(f"specinspect {__version__}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Inspect the singular spectra of a neural-network checkpoint, layer by layer.
+
+    No code from a checkpoint is ever run.
+    """
+
+
+@app.command()
+def report(
+    checkpoint: Checkpoint,
+    json: Annotated[bool, typer.Option("--json", help="Short for --format json.")] = False,
+    format_: Annotated[
+        Format | None, typer.Option("--format", help="[default: table]", show_default=False)
+    ] = None,
+    output: Output = None,
+    layers: Layers = None,
+    exclude: Exclude = None,
+    key: Key = None,
+    grid: Grid = 16,
+    device: Device = "auto",
+    jobs: Jobs = None,
+    spectra: Spectra = False,
+) -> None:
+    """Compute every layer once and report singular values, condition numbers and ranks."""
+    from specinspect.cli.output import check_writable, write_report
+    from specinspect.settings import Settings
+
+    if json and format_ not in {None, Format.JSON}:
+        raise SettingsError(f"--json and --format {format_} contradict each other", "give one of them")
+    chosen = Format.JSON if json else format_ or Format.TABLE
+    settings = Settings(
+        layers=tuple(layers or ()),
+        exclude=tuple(exclude or ()),
+        key=key,
+        grid=grid,
+        device=device,
+        jobs=jobs,
+        spectra=spectra,
+    )
+    check_writable(output)
+
+    from specinspect import engine
+    from specinspect.cli.progress import progress
+
+    inspection = engine.open_source(checkpoint, settings)
+    with progress(len(inspection.discovery.layers)) as advance:
+        result = engine.report(inspection, progress=advance)
+    write_report(result, chosen.value, output)
+
+
+@app.command()
+def schema() -> None:
+    """Print the JSON Schema of `report --json`."""
+    from specinspect.report.schema import schema_text
+
+    sys.stdout.write(schema_text())
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command line and return its exit code: 0 done, 2 anything wrong, 130 interrupted.
+
+    Every failure is one line on stderr; SPECINSPECT_DEBUG=1 adds the traceback of an internal error.
+    """
+    try:
+        code = app(args=list(arguments), standalone_mode=False, prog_name="specinspect")
+        sys.stdout.flush()
+    except SpecinspectError as error:
+        return _fail(str(error))
+    except (KeyboardInterrupt, typer.Abort):
+        return _leave(130, "interrupted")
+    except BrokenPipeError:
+        # The reader went away (`| head`). Nothing more can be written, the flush at exit included.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 2
+    except Exception as error:
+        usage = getattr(error, "format_message", None)
+        if usage is not None:
+            return _fail(f"{usage().rstrip('.')} (see specinspect --help)")
+        if os.environ.get("SPECINSPECT_DEBUG"):
+            raise
+        return _fail(
+            f"internal error: {type(error).__name__}: {error} "
+            "(please report it; SPECINSPECT_DEBUG=1 shows where)"
+        )
+    return code if isinstance(code, int) else 0
+
+
+def _fail(message: str) -> int:
+    from specinspect.report.text import visible
+
+    sys.stderr.write(f"specinspect: {visible(message)}\n")
+    return 2
+
+
+def _leave(code: int, message: str) -> int:
+    """Exit at once: a worker may be inside a decomposition that takes seconds and cannot be stopped."""
+    sys.stderr.write(f"specinspect: {message}\n")
+    sys.stderr.flush()
+    os._exit(code)

@@ -1,0 +1,89 @@
+"""Where a report goes: stdout, or a file that is replaced only once it is complete."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from specinspect.errors import SettingsError
+
+if TYPE_CHECKING:
+    from specinspect.report.model import Report
+
+
+def check_writable(output: str | None) -> None:
+    """Refuse an output file that cannot be written, before anything is computed.
+
+    Raises:
+        SettingsError: no such directory, or no permission.
+    """
+    if output is None:
+        return
+    path = Path(output)
+    if path.is_dir():
+        raise SettingsError(f"-o: expected a file, {output!r} is a directory")
+    if not path.absolute().parent.is_dir():
+        raise SettingsError(f"-o: no such directory: {str(path.parent)!r}")
+    target = path if path.exists() else path.absolute().parent
+    if not os.access(target, os.W_OK):
+        raise SettingsError(f"-o: no permission to write {output!r}")
+
+
+def write_report(report: Report, form: str, output: str | None) -> None:
+    """Render a report and write it to a file or to stdout."""
+    if form == "table":
+        _table(report, output)
+        return
+    from specinspect.report import FORMATS
+
+    text = FORMATS[form](report)
+    text = text if text.endswith("\n") else text + "\n"
+    if output is None:
+        _stdout(text)
+    else:
+        _replace(output, text)
+
+
+def _table(report: Report, output: str | None) -> None:
+    from specinspect.report.table import print_table
+
+    if output is None:
+        print_table(report, sys.stdout)
+        return
+    import io
+
+    buffer = io.StringIO()
+    print_table(report, buffer)
+    _replace(output, buffer.getvalue())
+
+
+def _stdout(text: str) -> None:
+    """Write UTF-8 whatever the locale says: these formats are data, and declare it."""
+    sys.stdout.flush()
+    sys.stdout.buffer.write(text.encode("utf-8"))
+
+
+def _replace(output: str, text: str) -> None:
+    path = Path(output)
+    if path.exists() and not path.is_file():  # /dev/stdout, a named pipe: no renaming over those
+        path.write_text(text, encoding="utf-8")
+        return
+    try:
+        handle, name = tempfile.mkstemp(dir=path.absolute().parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.write(text)
+            umask = os.umask(0)
+            os.umask(umask)
+            Path(name).chmod(0o666 & ~umask)
+            Path(name).replace(path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                Path(name).unlink()
+            raise
+    except OSError as error:
+        raise SettingsError(f"-o: cannot write {output!r}: {error.strerror}") from error

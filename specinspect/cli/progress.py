@@ -1,0 +1,35 @@
+"""A progress bar on stderr, only where stderr is a terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from specinspect.engine import Progress
+
+
+@contextmanager
+def progress(layers: int) -> Iterator[Callable[[Progress], None] | None]:
+    """Yield a callback that moves the bar, or None where nobody would see it.
+
+    The bar and the time left follow the estimated work, not the number of layers: one embedding can take
+    longer than fifty small layers.
+    """
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = (
+        TextColumn("{task.fields[done]}/{task.fields[layers]} layers"),
+        BarColumn(),
+        TimeRemainingColumn(elapsed_when_finished=True),
+    )
+    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=1.0, done=0, layers=layers)
+        yield lambda state: bar.update(task, completed=state.fraction, done=state.done)

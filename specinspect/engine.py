@@ -1,0 +1,286 @@
+"""The only orchestrator: from a source to one LayerResult at a time, and to a Report."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TYPE_CHECKING, Any
+
+from specinspect.checkpoint import Checkpoint, TensorInfo, from_module, from_state_dict, open_checkpoint
+from specinspect.errors import LayerError, ResourceError, SettingsError, SpecinspectError
+from specinspect.layers import Discovery, discover, select
+from specinspect.layers.model import Layer, Stored
+from specinspect.maps import build_weight_map, grid_sides
+from specinspect.report.assemble import assemble
+from specinspect.report.model import LayerResult, Report
+from specinspect.schedule import Cost, cost, run
+from specinspect.settings import Settings
+from specinspect.spectra.plan import Plan, available_memory, choose_plan, default_jobs
+
+if TYPE_CHECKING:
+    import torch
+
+    Source = str | os.PathLike[str] | Mapping[str, torch.Tensor] | torch.nn.Module | Checkpoint
+
+MAX_BATCH = 64
+"""Layers of equal shape in one job."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run has come."""
+
+    done: int
+    layers: int
+    fraction: float
+    """Of the estimated work, not of the layers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Layers to be computed together: plain data that can be sent to any worker."""
+
+    layers: tuple[Layer, ...]
+    tensors: Mapping[str, TensorInfo]
+    grid: int
+    spectra: bool
+    plan: Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """An opened source and the layers chosen in it; nothing has been computed."""
+
+    checkpoint: Checkpoint
+    discovery: Discovery
+    settings: Settings
+
+
+def open_source(source: Source, settings: Settings) -> Inspection:
+    """Open a path, a state dict, a module or a Checkpoint, and find its layers. Reads headers only.
+
+    Raises:
+        SpecinspectError: it cannot be read, or holds no layer that was asked for.
+    """
+    checkpoint = _checkpoint(source, settings)
+    discovery = discover(checkpoint)
+    if settings.layers or settings.exclude:
+        discovery = select(discovery, settings.layers, settings.exclude)
+    return Inspection(checkpoint, discovery, settings)
+
+
+def _checkpoint(source: Source, settings: Settings) -> Checkpoint:
+    if isinstance(source, Checkpoint):
+        return source
+    if isinstance(source, str | os.PathLike):
+        return open_checkpoint(os.fspath(source), settings.key)
+    if settings.key is not None:
+        raise SettingsError("key: only a file can hold several state dicts", "pass the one that is meant")
+    if isinstance(source, Mapping):
+        return from_state_dict(source)
+    if hasattr(source, "named_modules"):
+        return from_module(source)
+    raise SettingsError(
+        f"expected a path, a state dict or a torch.nn.Module, got {type(source).__name__}",
+    )
+
+
+def inspect(
+    source: Source,
+    *,
+    progress: Callable[[Progress], None] | None = None,
+    executor: Executor | None = None,
+    **settings: Any,
+) -> Report:
+    """Compute the spectrum of every layer.
+
+    Args:
+        source: path of a checkpoint, a state dict, or a torch.nn.Module (read as it is, in eval mode terms).
+        progress: called after every layer.
+        executor: where to run the layers; threads of this process if None.
+        **settings: the fields of `Settings`.
+
+    Raises:
+        SpecinspectError: the source cannot be read, or a setting makes no sense.
+    """
+    return report(open_source(source, _settings(settings)), progress=progress, executor=executor)
+
+
+def iter_layers(
+    source: Source,
+    *,
+    progress: Callable[[Progress], None] | None = None,
+    executor: Executor | None = None,
+    **settings: Any,
+) -> Iterator[LayerResult]:
+    """Yield each layer's result as soon as it is there, the longest computations first.
+
+    Arguments and errors as for `inspect`; the source is opened before the first result is asked for.
+    """
+    chosen = _settings(settings)
+    inspection = open_source(source, chosen)
+    return (result for _, result in _results(inspection, choose_plan(chosen.device), progress, executor))
+
+
+def _settings(values: Mapping[str, Any]) -> Settings:
+    known = Settings.__dataclass_fields__
+    for name in values:
+        if name not in known:
+            raise SettingsError(f"unknown setting {name!r}", f"known are {', '.join(known)}")
+    return Settings(**values)
+
+
+def report(
+    inspection: Inspection,
+    *,
+    progress: Callable[[Progress], None] | None = None,
+    executor: Executor | None = None,
+) -> Report:
+    """Compute all chosen layers of an opened source."""
+    start = time.perf_counter()
+    plan = choose_plan(inspection.settings.device)
+    results = dict(_results(inspection, plan, progress, executor))
+    return assemble(
+        inspection.checkpoint,
+        inspection.settings.deciding(plan.device),
+        [results[i] for i in range(len(results))],
+        inspection.discovery.skipped,
+        notices=plan.notices,
+        seconds=time.perf_counter() - start,
+    )
+
+
+def _results(
+    inspection: Inspection,
+    plan: Plan,
+    progress: Callable[[Progress], None] | None,
+    executor: Executor | None,
+) -> Iterator[tuple[int, LayerResult]]:
+    """Yield (index in checkpoint order, result) as they finish."""
+    layers, settings = inspection.discovery.layers, inspection.settings
+    groups = list(_batches(layers, settings.grid, plan))
+    jobs = [
+        Job(
+            tuple(layers[i] for i in group),
+            {name: inspection.checkpoint.tensors[name] for i in group for name in layers[i].parameters},
+            settings.grid,
+            settings.spectra,
+            plan,
+        )
+        for group in groups
+    ]
+    costs = [_total([cost(layer, settings.grid) for layer in job.layers]) for job in jobs]
+    _check_memory(jobs, costs, plan)
+    workers = settings.jobs or default_jobs()
+    whole, done, layers_done = sum(c.operations for c in costs) or 1.0, 0.0, 0
+    for number, results in run(
+        jobs, costs, run_job, workers=workers if plan.device == "cpu" else 1, executor=executor
+    ):
+        for index, result in zip(groups[number], results, strict=True):
+            layers_done += 1
+            yield index, result
+        done += costs[number].operations
+        if progress is not None:
+            progress(Progress(layers_done, len(layers), done / whole))
+
+
+def _batches(layers: tuple[Layer, ...], grid: int, plan: Plan) -> Iterator[tuple[int, ...]]:
+    """Group the indices of dense layers of equal shape, as many as the device takes at once."""
+
+    def shape(i: int) -> tuple[int, ...]:
+        layer = layers[i]
+        dense = layer.conv is None and isinstance(layer.weight, Stored)
+        return layer.matrix_shape if dense else (-1, i)
+
+    limit = plan.batch_bytes()
+    for key, members in groupby(sorted(range(len(layers)), key=lambda i: (shape(i), i)), key=shape):
+        indices = tuple(members)
+        size = 1 if key[0] < 0 else min(MAX_BATCH, max(1, limit // max(1, 8 * key[0] * key[1])))
+        for start in range(0, len(indices), size):
+            yield indices[start : start + size]
+
+
+def _total(costs: list[Cost]) -> Cost:
+    return Cost(sum(c.bytes for c in costs), sum(c.operations for c in costs))
+
+
+def _check_memory(jobs: list[Job], costs: list[Cost], plan: Plan) -> None:
+    free = available_memory()
+    if plan.device != "cpu" or free is None or not jobs:
+        return
+    worst = max(range(len(jobs)), key=lambda i: costs[i].bytes)
+    if costs[worst].bytes > free:
+        layer = jobs[worst].layers[0]
+        raise ResourceError(
+            f"layer {layer.name!r} ({'×'.join(map(str, layer.shape))}) needs about "
+            f"{costs[worst].bytes / 2**30:.1f} GiB of memory, {free / 2**30:.1f} GiB are free",
+            "leave it out with --exclude, or use a larger machine",
+        )
+
+
+def run_job(job: Job) -> tuple[LayerResult, ...]:
+    """Compute the layers of one job, on the CPU if the device turns out to be too small.
+
+    Raises:
+        ResourceError: no memory for a layer.
+        LayerError: a layer's tensors do not fit together, or its solver failed.
+    """
+    import torch
+
+    names = ", ".join(layer.name for layer in job.layers)
+    try:
+        try:
+            return _compute(job, job.plan)
+        except torch.OutOfMemoryError:
+            notice = f"computed on the CPU: {job.plan.device} ran out of memory"
+            return _compute(job, Plan("cpu"), notice)
+    except SpecinspectError:
+        raise
+    except torch.linalg.LinAlgError as error:
+        raise LayerError(f"layer {names!r}: the eigenvalue solver did not converge ({error})") from error
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "alloc" not in str(error).lower():
+            raise
+        raise ResourceError(
+            f"no memory to compute layer {names!r}", "leave it out with --exclude, or use a larger machine"
+        ) from error
+
+
+def _compute(job: Job, plan: Plan, notice: str = "") -> tuple[LayerResult, ...]:
+    import torch
+
+    from specinspect.checkpoint.read import read_tensor
+    from specinspect.spectra.compute import measure
+
+    start = time.perf_counter()
+    with torch.inference_mode():
+        maps = [
+            build_weight_map(layer, lambda n: read_tensor(job.tensors[n]), job.grid) for layer in job.layers
+        ]
+        measured = measure(maps, plan, keep_values=job.spectra)
+    seconds = (time.perf_counter() - start) / len(job.layers)
+    return tuple(
+        LayerResult(
+            layer,
+            {"weight": found.spectrum},
+            seconds,
+            grid=grid_sides(layer, job.grid),
+            assumptions=(*layer.assumptions, *_grid_assumptions(layer, job.grid)),
+            notes=(*found.notes, *((notice,) if notice else ())),
+        )
+        for layer, found in zip(job.layers, measured, strict=True)
+    )
+
+
+def _grid_assumptions(layer: Layer, side: int) -> tuple[str, ...]:
+    sides = grid_sides(layer, side)
+    if sides is None:
+        return ()
+    text = "×".join(map(str, sides))
+    if any(n != side for n in sides):
+        return (f"periodic grid {text} instead of side {side}, to hold the kernel and divide by the stride",)
+    return (f"periodic {text} grid: the input size is not stored in the checkpoint",)

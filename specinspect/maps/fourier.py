@@ -1,0 +1,83 @@
+"""The Fourier blocks of a convolution on a periodic grid (MATH §I)."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from math import pi, prod, sqrt
+from typing import TYPE_CHECKING
+
+import torch
+
+from specinspect.maps.model import ConvolutionMap
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FourierBlocks:
+    """A batch of blocks whose singular values, repeated, are those of the operator."""
+
+    blocks: torch.Tensor
+    """(batch, out, s^D·in), complex128."""
+    multiplicity: torch.Tensor
+    """(batch,): how often each block occurs in the operator's spectrum."""
+
+
+def frequencies(sides: Sequence[int]) -> list[tuple[tuple[int, ...], int]]:
+    """Return one of each conjugate pair ±ω of a grid, with how many it stands for (2, or 1 if ω = -ω).
+
+    A real kernel has K̂(-ω) = conj K̂(ω), and conjugation leaves singular values alone (MATH R60).
+    """
+    chosen = []
+    for omega in itertools.product(*(range(n) for n in sides)):
+        mirror = tuple(-w % n for w, n in zip(omega, sides, strict=True))
+        if omega <= mirror:
+            chosen.append((omega, 1 if omega == mirror else 2))
+    return chosen
+
+
+def fourier_blocks(convolution: ConvolutionMap, kernel: torch.Tensor, limit: int) -> Iterator[FourierBlocks]:
+    """Yield the blocks of some groups of a convolution, about `limit` bytes of them at a time.
+
+    Args:
+        convolution: stride, dilation and grid.
+        kernel: (groups, out, in, *k) in float64, on the device to compute on; the spectrum of a grouped
+            convolution is the union over its groups (MATH R62).
+        limit: bytes; the blocks of one frequency are always made, however large.
+
+    The blocks of output frequency ν are the s^D alias blocks K̂(ν + (n/s)a) side by side, divided by
+    s^{D/2} (MATH R61); without a stride that is K̂(ν) itself (MATH R60, Sedghi, Gupta and Long 2019).
+    """
+    groups, out, inn = kernel.shape[:3]
+    if prod(kernel.shape[3:]) == 1:
+        # A single tap has the same block, up to a phase, at every frequency, and the s^D equal alias
+        # blocks side by side have √(s^D) times its singular values: the divisor cancels.
+        multiplicity = torch.full((groups,), prod(convolution.coarse))
+        yield FourierBlocks(kernel.reshape(groups, out, inn).to(torch.complex128), multiplicity)
+        return
+
+    taps = torch.tensor(list(itertools.product(*(range(k) for k in kernel.shape[3:]))), dtype=torch.float64)
+    positions = taps * torch.tensor(convolution.dilation)
+    sides, coarse = torch.tensor(convolution.grid), torch.tensor(convolution.coarse)
+    shifts = torch.tensor(list(itertools.product(*(range(s) for s in convolution.stride)))) * coarse
+    chosen = frequencies(convolution.coarse)
+    flat = kernel.reshape(groups * out * inn, -1)
+
+    aliases = convolution.aliases
+    chunk = max(1, limit // (16 * aliases * sum(flat.shape)))
+    for start in range(0, len(chosen), chunk):
+        part = chosen[start : start + chunk]
+        nu = torch.tensor([omega for omega, _ in part])
+        omegas = (nu[:, None, :] + shifts[None, :, :]).to(torch.float64) / sides  # (F, s^D, D)
+        # Reduced to one turn before the exponential: a whole number of turns carries no information.
+        angles = 2 * pi * (omegas.flatten(0, 1) @ positions.T).remainder(1.0).to(kernel.device)
+        blocks = torch.complex(angles.cos() @ flat.T, angles.sin() @ flat.T)
+        blocks = blocks.reshape(len(part), aliases, groups, out, inn).permute(0, 2, 3, 1, 4)
+        blocks = blocks.reshape(len(part) * groups, out, aliases * inn)
+        if aliases > 1:
+            blocks /= sqrt(aliases)
+        multiplicity = torch.tensor([count for _, count in part]).repeat_interleave(groups)
+        yield FourierBlocks(blocks, multiplicity)

@@ -1,0 +1,116 @@
+"""How much a layer costs, which layers run side by side, and with how many BLAS threads each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import prod
+from typing import TYPE_CHECKING, TypeVar
+
+from specinspect.layers.model import Layer, Product
+from specinspect.maps import grid_sides
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+FREE_BYTES = 64 << 20
+"""Layers that together stay under this may always run side by side."""
+
+J = TypeVar("J")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """An estimate, good enough to order jobs and to bound memory."""
+
+    bytes: int
+    """Peak, beside the mapped file."""
+    operations: float
+    """Floating-point operations."""
+
+
+def cost(layer: Layer, grid: int) -> Cost:
+    """Estimate what the spectrum of a layer's weight takes.
+
+    A dense matrix needs its n × n Gram matrix, the solver's copy and one more; a convolution one batch of
+    Fourier blocks as large as its kernel, three times over.
+    """
+    m, n = max(layer.matrix_shape), min(layer.matrix_shape)
+    if isinstance(layer.weight, Product) and layer.conv is None:
+        return Cost(8 * 3 * (m + n) * n, 8.0 * (m + n) * n * n)
+    if layer.conv is None:
+        return Cost(8 * 3 * n * n + 4 * m * n, 2.0 * m * n * n + 4.0 * n**3)
+    sides = grid_sides(layer, grid) or ()
+    groups, strides = layer.conv.groups.value, layer.conv.stride.value
+    frequencies = prod(sides) // prod(strides) / 2 if prod(layer.conv.kernel) > 1 else 1
+    out, inn = (c // groups for c in layer.matrix_shape)
+    small = max(1, min(out, inn * prod(strides)))
+    large = max(out, inn * prod(strides))
+    return Cost(8 * 5 * prod(layer.shape), groups * frequencies * 8.0 * small**2 * (large + 2 * small))
+
+
+def run(
+    jobs: Sequence[J],
+    costs: Sequence[Cost],
+    work: Callable[[J], R],
+    *,
+    workers: int,
+    executor: Executor | None = None,
+) -> Iterator[tuple[int, R]]:
+    """Run the jobs and yield (index, result) as they finish, the longest first.
+
+    Jobs small enough for `workers` of them to fit into the memory of the largest one run side by side with
+    one BLAS thread each; the others one at a time, with all threads. Memory is thus bounded by the largest
+    layer.
+
+    Args:
+        jobs: plain data; `work` is a picklable function of one of them.
+        costs: one per job.
+        work: what to do.
+        workers: jobs in flight at most.
+        executor: where to run everything instead, at its own parallelism (a process pool, a cluster).
+    """
+    order = sorted(range(len(jobs)), key=lambda i: -costs[i].operations)
+    if executor is not None:
+        yield from _drain(executor, order, jobs, work)
+        return
+    share = max(FREE_BYTES, max((c.bytes for c in costs), default=0)) / workers
+    together = [i for i in order if costs[i].bytes <= share]
+    alone = [i for i in order if costs[i].bytes > share]
+    for indices, count, threads in ((alone, 1, workers), (together, workers, 1)):
+        if indices:
+            with _threads(count, threads) as pool:
+                yield from _drain(pool, indices, jobs, work)
+
+
+def _drain(
+    executor: Executor, order: Sequence[int], jobs: Sequence[J], work: Callable[[J], R]
+) -> Iterator[tuple[int, R]]:
+    futures: dict[Future[R], int] = {executor.submit(work, jobs[i]): i for i in order}
+    try:
+        while futures:
+            done, _ = wait(futures, return_when=FIRST_COMPLETED)
+            for future in done:
+                yield futures.pop(future), future.result()
+    finally:
+        for future in futures:
+            future.cancel()
+
+
+@contextmanager
+def _threads(workers: int, blas_threads: int) -> Iterator[ThreadPoolExecutor]:
+    """Yield a pool whose threads each use `blas_threads`; the caller's own setting comes back afterwards."""
+    import torch
+
+    before = torch.get_num_threads()
+    # OpenMP keeps the number per thread and MKL per process, hence here and in every worker.
+    torch.set_num_threads(blas_threads)
+    pool = ThreadPoolExecutor(workers, "specinspect", torch.set_num_threads, (blas_threads,))
+    try:
+        yield pool
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+        torch.set_num_threads(before)

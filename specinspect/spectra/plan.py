@@ -1,0 +1,92 @@
+"""The one place that decides where linear algebra runs, how much of it at once, and with how much memory."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from specinspect.errors import ResourceError, SettingsError
+
+SMALL = 16 << 20
+"""Bytes: matrices up to this size may be stacked, and any layer may use this much beside its own size."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Where to compute. Plain data: it travels with a job."""
+
+    device: str
+    """'cpu', 'cuda:0', …: a device with float64."""
+    notices: tuple[str, ...] = ()
+    """What was asked for and could not be had."""
+
+    def batch_bytes(self) -> int:
+        """Return how many bytes of float64 matrices may be stacked into one call.
+
+        A quarter of what is free on an accelerator, since the Gram matrix and the solver's copies come on
+        top. On the CPU stacking saves only call overhead, so it stays small.
+        """
+        if self.device == "cpu":
+            return SMALL // 16
+        import torch
+
+        free, _ = torch.cuda.mem_get_info(self.device)
+        return max(SMALL, free // 4)
+
+    def block_bytes(self, layer_bytes: int) -> int:
+        """Return how many bytes of Fourier blocks of one layer to hold at a time.
+
+        On the CPU no more than the layer itself in float64 (memory is bounded by the largest layer).
+        """
+        return max(SMALL, layer_bytes if self.device == "cpu" else self.batch_bytes())
+
+
+def choose_plan(requested: str) -> Plan:
+    """Turn `--device` into a plan.
+
+    Args:
+        requested: auto, cpu, cuda, cuda:N or mps.
+
+    Raises:
+        SettingsError: not a device name.
+        ResourceError: the device is not there.
+    """
+    import torch
+
+    kind, _, index = requested.partition(":")
+    if kind not in {"auto", "cpu", "cuda", "mps"} or (index and not (kind == "cuda" and index.isdecimal())):
+        raise SettingsError(
+            f"--device: expected auto, cpu, cuda, cuda:N or mps, got {requested!r}", "leave it at auto"
+        )
+    # ROCm builds of torch present AMD devices under the name cuda.
+    available = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if kind == "cpu" or (kind == "auto" and not available):
+        return Plan("cpu")
+    if kind == "mps":
+        return Plan("cpu", ("mps has no float64: computed on the CPU",))
+    number = int(index or 0)
+    if number >= available:
+        raise ResourceError(
+            f"--device {requested}: expected a CUDA or ROCm device, found {available}", "use --device cpu"
+        )
+    return Plan(f"cuda:{number}")
+
+
+def default_jobs() -> int:
+    """Return how many layers to compute at once: the cores this process may use."""
+    try:
+        return len(os.sched_getaffinity(0))
+    except AttributeError:  # not on macOS or Windows
+        return os.cpu_count() or 1
+
+
+def available_memory() -> int | None:
+    """Return the bytes of memory that can still be taken, None where the system does not say."""
+    try:
+        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return None
