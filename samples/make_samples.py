@@ -8,7 +8,7 @@ handwritten digits (1,797 images of 8×8 pixels with values from 0 to 16).
 """
 
 # The modules below only spell out forward passes: a docstring on each would say nothing.
-# ruff: noqa: D102, D107
+# ruff: noqa: D102
 
 from __future__ import annotations
 
@@ -242,7 +242,8 @@ class DecoderBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.self_attn(self.input_layernorm(x))
-        return x + self.mlp(self.post_attention_layernorm(x))
+        branch: Tensor = self.mlp(self.post_attention_layernorm(x))
+        return x + branch
 
 
 class Decoder(nn.Module):
@@ -312,7 +313,8 @@ def make_transformer(digits: Digits) -> None:
         tokens = train_tokens[indices]
         logits = model(tokens[:, :-1])
         pixels = F.cross_entropy(logits.transpose(1, 2), tokens[:, 1:])
-        return pixels + F.cross_entropy(logits[:, -1], tokens[:, -1])
+        label = F.cross_entropy(logits[:, -1], tokens[:, -1])
+        return pixels + label
 
     train(model, train_tokens, loss=loss, steps=400, rate=3e-3, batch=32)
     with torch.no_grad():
@@ -343,7 +345,9 @@ def make_sick() -> None:
     n = SICK_WIDTH
 
     def orthonormal(rows: int, columns: int) -> Tensor:
-        return torch.linalg.qr(torch.randn(rows, columns, generator=generator, dtype=torch.float64))[0]
+        gaussian = torch.randn(rows, columns, generator=generator, dtype=torch.float64)
+        q: Tensor = torch.linalg.qr(gaussian)[0]
+        return q
 
     def weight(out: int, into: int, spectrum: Tensor) -> Tensor:
         k = len(spectrum)

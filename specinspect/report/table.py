@@ -20,6 +20,7 @@ from specinspect.report.text import (
     ascii_only,
     kappa,
     kappa_bound,
+    layer_name,
     middle,
     number,
     rank,
@@ -104,9 +105,10 @@ class _Row:
     def label(self) -> str:
         """Its name within its group, with what was merged into it."""
         if self.merged:
-            return f"{visible(self.leaf)} ×{len(self.results)}"
+            return f"{layer_name(self.leaf)} ×{len(self.results)}"
         lone = self.group.endswith("*") and self.blocks[0]
-        return f"{visible(self.leaf)} (block {self.blocks[0]})" if lone else visible(self.leaf)
+        name = layer_name(self.leaf)
+        return f"{name} (block {self.blocks[0]})" if lone else name
 
 
 class _Column(NamedTuple):
@@ -330,9 +332,9 @@ class _ReportTable:
         foreign = words.placeholders(self.report)
         sections = {
             "numbers": self._legend(rows, merged=merged),
-            "notes": [sentence for sentence, _ in words.notes(self.report)],
-            "assumed": [_counted(item, "layer") for item in words.assumed(self.report)],
-            "skipped": [_counted(item, "tensor") for item in words.skipped(self.report)],
+            "notes": words.notes(self.report),
+            "assumed": words.assumed(self.report),
+            "skipped": words.skipped(self.report),
             "objects": [foreign] if foreign else [],
         }
         for label, sentences in sections.items():
@@ -370,10 +372,6 @@ def _wrapped(console: Console, width: int, label: Text, text: Text) -> Iterator[
     for index, line in enumerate(text.wrap(console, max(width - indent, 8))):
         line.rstrip()
         yield Text.assemble(label if index == 0 else " " * indent, line)
-
-
-def _counted(item: words.Counted, noun: str) -> str:
-    return f"{item.sentence} ({words.plural(item.number, noun)})" if item.number else item.sentence
 
 
 def _tree(rows: Sequence[_Row]) -> list[tuple[str, int | None]]:

@@ -45,6 +45,11 @@ def visible(name: str) -> str:
     )
 
 
+def layer_name(name: str) -> str:
+    """Return a layer's name as shown; the weight of a bare module has none."""
+    return visible(name) or "(root)"
+
+
 def ascii_only(text: str) -> str:
     """Return the text in ASCII: our own symbols spelled out, anything else as an escape."""
     return text.translate(_ASCII).encode("ascii", "backslashreplace").decode("ascii")

@@ -4,20 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from specinspect.report.json import assumptions
 from specinspect.report.text import integer, number, shape, size, visible
 
 if TYPE_CHECKING:
     from specinspect.report.model import Finding, Report
-
-
-class Counted(NamedTuple):
-    """A sentence and how many layers or tensors it is about."""
-
-    sentence: str
-    number: int
 
 
 def headline(report: Report) -> str:
@@ -106,33 +99,36 @@ def _strides(report: Report) -> str:
     return f"stride or dilation is not in the file and assumed for {plural(guessed, 'layer')}"
 
 
-def assumed(report: Report) -> list[Counted]:
-    """Return every assumption once with the number of layers it is made for (0: the file as a whole)."""
+def assumed(report: Report) -> list[str]:
+    """Return every assumption once with the number of layers it is made for; those on the file come first."""
     sentences = Counter(sentence for result in report.layers for sentence in assumptions(result))
-    whole = [Counted(visible(sentence), 0) for sentence in report.checkpoint.assumptions]
-    return whole + [Counted(visible(sentence), count) for sentence, count in sentences.most_common()]
+    return [
+        *map(visible, report.checkpoint.assumptions),
+        *(f"{visible(sentence)} ({plural(count, 'layer')})" for sentence, count in sentences.most_common()),
+    ]
 
 
-def skipped(report: Report) -> list[Counted]:
-    """Return every reason for skipping a tensor once, with up to two of the names, commonest first."""
+def skipped(report: Report) -> list[str]:
+    """Return every reason for skipping a tensor once, commonest first, with the first and last name."""
     names: dict[str, list[str]] = {}
     for item in report.skipped:
         names.setdefault(item.reason, []).append(item.name)
     ordered = sorted(names.items(), key=lambda pair: -len(pair[1]))
     return [
-        Counted(f"{visible(reason)}: {_some([visible(name) for name in group])}", len(group))
+        f"{visible(reason)}: {_some(group)}"
+        + (f" ({plural(len(group), 'tensor')})" if len(group) > 1 else "")
         for reason, group in ordered
     ]
 
 
-def notes(report: Report) -> list[Counted]:
-    """Return every note once, with up to two of the layers it is about, in checkpoint order."""
+def notes(report: Report) -> list[str]:
+    """Return every note once, with the first and last of the layers it is about, in checkpoint order."""
     names: dict[str, list[str]] = {}
     for result in report.layers:
         for note in result.notes:
             names.setdefault(note, []).append(result.layer.name)
     return [
-        Counted(f"{_some([visible(name) for name in group])}: {visible(note)}", len(group))
+        f"{_some(group)}: {visible(note)}" + (f" ({plural(len(group), 'layer')})" if len(group) > 1 else "")
         for note, group in names.items()
     ]
 
@@ -142,10 +138,11 @@ def placeholders(report: Report) -> str:
     objects = report.checkpoint.placeholders
     if not objects:
         return ""
-    return (
-        f"{plural(len(objects), 'foreign object')} not loaded: {_some([visible(name) for name in objects])}"
-    )
+    return f"{plural(len(objects), 'foreign object')} not loaded: {_some(objects)}"
 
 
 def _some(names: Sequence[str]) -> str:
-    return ", ".join(names) if len(names) <= 2 else f"{names[0]}, … {names[-1]}"
+    if len(names) == 1:
+        return visible(names[0])
+    between = ", " if len(names) == 2 else ", … "
+    return f"{visible(names[0])}{between}{visible(names[-1])}"
