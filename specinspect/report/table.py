@@ -214,9 +214,13 @@ class _ReportTable:
         for severity, sentence in self._findings():
             yield from _wrapped(console, width, severity, Text(say(sentence)))
         yield Text("")
-        yield from self._body(rows, width, merged=merged, plain=plain)
+        columns = self._columns(rows, merged=merged, plain=plain, cells=12 if width >= 110 else 8)
+        lines = _tree(rows)
+        natural = max((cell_len(say(name)) for name, _ in lines), default=0)
+        dropped = _fit(columns, width, min(natural, max(int(NAME_SHARE * width), 16)))
+        yield from self._body(rows, lines, columns, width, plain=plain)
         yield Text("")
-        for label, sentence in self._caption(rows, merged=merged):
+        for label, sentence in self._caption(rows, dropped, merged=merged):
             yield from _wrapped(console, width, Text(f"{label:<8}", "bold"), Text(say(sentence)))
         yield from _wrapped(console, width, Text(), Text(say(words.coverage(self.report)), "bold"))
 
@@ -229,17 +233,19 @@ class _ReportTable:
             left = words.plural(len(found) - LISTED, "more finding")
             yield Text(" " * 9), f"{left} (all are in --format json)"
 
-    def _body(self, rows: Sequence[_Row], width: int, *, merged: bool, plain: bool) -> RenderResult:
+    def _body(
+        self,
+        rows: Sequence[_Row],
+        lines: Sequence[tuple[str, int | None]],
+        columns: dict[str, _Column],
+        width: int,
+        *,
+        plain: bool,
+    ) -> RenderResult:
         say = ascii_only if plain else str
         ellipsis = "..." if plain else "…"
-        columns = self._columns(rows, merged=merged, plain=plain, cells=12 if width >= 110 else 8)
-        lines = _tree(rows)
         natural = max((cell_len(say(name)) for name, _ in lines), default=0)
-        _fit(columns, width, min(natural, max(int(NAME_SHARE * width), 16)))
-        widths = {
-            key: max(cell_len(text) for text in (*column.header.split("\n"), *column.cells))
-            for key, column in columns.items()
-        }
+        widths = {key: _width(column) for key, column in columns.items()}
         room = width - sum(widths.values()) - GAP * len(widths)
         name_width = max(min(max(natural, len("layer")), room), 1)
 
@@ -328,10 +334,12 @@ class _ReportTable:
         found = any(finding.layer in names for finding in self.report.findings)
         return "!" if level >= 2 or noted or found else ""
 
-    def _caption(self, rows: Sequence[_Row], *, merged: bool) -> Iterator[tuple[str, str]]:
+    def _caption(
+        self, rows: Sequence[_Row], dropped: Sequence[str], *, merged: bool
+    ) -> Iterator[tuple[str, str]]:
         foreign = words.placeholders(self.report)
         sections = {
-            "numbers": self._legend(rows, merged=merged),
+            "numbers": self._legend(rows, dropped, merged=merged),
             "notes": words.notes(self.report),
             "assumed": words.assumed(self.report),
             "skipped": words.skipped(self.report),
@@ -343,7 +351,7 @@ class _ReportTable:
             for index, sentence in enumerate([*sentences[:LISTED], *more]):
                 yield label if index == 0 else "", sentence
 
-    def _legend(self, rows: Sequence[_Row], *, merged: bool) -> list[str]:
+    def _legend(self, rows: Sequence[_Row], dropped: Sequence[str], *, merged: bool) -> list[str]:
         sentences = words.conventions(self.report)
         dtypes = {result.layer.dtype for result in self.report.layers}
         if len(dtypes) == 1:
@@ -358,12 +366,15 @@ class _ReportTable:
                 f"{BARS[0]} is {number(10**low, 2)} and {BARS[-1]} is {number(10**high, 2)}. "
                 "--layers GLOB shows a few in full; the other formats have every layer."
             )
-        else:
+        elif "spectrum" not in dropped:
             sentences.append(
                 "spectrum: how many σ, on a log axis from each layer's smallest (left) to its largest; "
                 f"heights are logarithmic, {BARS[0]} is few and {BARS[-1]} many."
             )
-        return [*sentences, marks]
+        sentences.append(marks)
+        if dropped:
+            sentences.append(f"no room at this width for: {', '.join(dropped)}.")
+        return sentences
 
 
 def _wrapped(console: Console, width: int, label: Text, text: Text) -> Iterator[Text]:
@@ -393,20 +404,32 @@ def _tree(rows: Sequence[_Row]) -> list[tuple[str, int | None]]:
     return lines
 
 
-def _fit(columns: dict[str, _Column], width: int, name: int) -> None:
-    """Give up what matters least until the rest fits: shorter marks first, then whole columns."""
+def _width(column: _Column) -> int:
+    return max(cell_len(text) for text in (*column.header.split("\n"), *column.cells))
 
-    def needed() -> int:
-        cells = (
-            max(cell_len(text) for text in (*column.header.split("\n"), *column.cells))
-            for column in columns.values()
-        )
-        return name + sum(cells) + GAP * len(columns)
 
-    if needed() > width:
+def _fit(columns: dict[str, _Column], width: int, name: int) -> list[str]:
+    """Give up what matters least until the rest fits: shorter marks first, then whole columns.
+
+    Args:
+        columns: changed in place.
+        width: of the whole table, in terminal cells.
+        name: what the name column needs.
+
+    Returns:
+        The headers of the columns that were given up.
+    """
+
+    def fits() -> bool:
+        return name + sum(map(_width, columns.values())) + GAP * len(columns) <= width
+
+    if not fits():
         flag = columns["flag"]
         columns["flag"] = flag._replace(cells=[cell[:1] for cell in flag.cells])
+    dropped = []
     for key in ("dtype", "stable_rank", "rank", "picture", "shape", "sigma_min", "sigma_max", "at"):
-        if needed() <= width:
-            return
-        columns.pop(key, None)
+        if fits():
+            break
+        if key in columns:
+            dropped.append(columns.pop(key).header.replace("\n", " "))
+    return dropped

@@ -25,7 +25,6 @@ _ASCII = str.maketrans(
         "≥": ">=",
         "◀": "<",
         "→": "->",
-        "‖": "||",
         "²": "^2",
         **dict(zip(BARS, ASCII_BARS, strict=True)),
     }
@@ -52,6 +51,7 @@ def layer_name(name: str) -> str:
 
 def ascii_only(text: str) -> str:
     """Return the text in ASCII: our own symbols spelled out, anything else as an escape."""
+    text = text.replace("σm", "s_m")
     return text.translate(_ASCII).encode("ascii", "backslashreplace").decode("ascii")
 
 

@@ -62,7 +62,7 @@ def conventions(report: Report) -> list[str]:
     sentences = [
         "κ(W) = σmax/σmin over all min(m, n) singular values of the weight as stored, computed in float64; "
         "σ in units of the weight, κ and ranks dimensionless. "
-        "stable rank = ‖W‖²F/σmax²; rank counts the σ above both floors."
+        "stable rank = (Frobenius norm/σmax)²; rank counts the σ above what storage and method resolve."
     ]
     unresolved = [
         (statuses["below_storage_precision"], "below the rounding error that the stored dtype implies"),
