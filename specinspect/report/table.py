@@ -294,7 +294,7 @@ class _ReportTable:
 
         def picture(row: _Row) -> str:
             if merged:
-                return _by_block(row, 2 * cells, scale, plain=plain) if row.merged else ""
+                return _by_block(row, 24 if cells > 8 else 10, scale, plain=plain) if row.merged else ""
             return spectrum_bars(row.spectrum, cells, plain=plain)
 
         scale = _block_scale(rows)
