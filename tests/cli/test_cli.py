@@ -1,0 +1,234 @@
+"""The command line as a user meets it: data on stdout, one line on stderr, exit codes to the letter."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import specinspect
+from specinspect.cli.app import run
+
+SAMPLES = Path(__file__).parents[2] / "samples"
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> str:
+    path = tmp_path / "model.safetensors"
+    save_file({"fc1.weight": torch.eye(4), "fc1.bias": torch.zeros(4), "fc2.weight": torch.ones(2, 4)}, path)
+    return str(path)
+
+
+def command(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "specinspect", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        **options,  # type: ignore[call-overload]
+    )
+
+
+def one_line_error(capsys: pytest.CaptureFixture[str]) -> str:
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("specinspect: ")
+    assert err.endswith("\n")
+    assert err.count("\n") == 1
+    assert "Traceback" not in err
+    return err
+
+
+def test_table_is_the_default(checkpoint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["report", checkpoint]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert "fc1" in out
+    assert "analysed 2 of 3 tensors" in out
+
+
+def test_json_on_stdout_alone(checkpoint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["report", "--json", checkpoint]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    data = json.loads(out)
+    assert data["schema_version"] == "1"
+    assert [layer["name"] for layer in data["layers"]] == ["fc1", "fc2"]
+    assert "singular_values" not in data["layers"][0]["maps"]["weight"]
+
+
+def test_spectra_are_added_on_request(checkpoint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["report", "--json", "--spectra", checkpoint]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert data["layers"][0]["maps"]["weight"]["singular_values"] == [1.0] * 4
+
+
+@pytest.mark.parametrize("form", ["json", "csv", "markdown", "html", "table"])
+def test_output_file_has_what_stdout_would(
+    form: str, checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / "out"
+    assert run(["report", "--format", form, "-o", str(target), checkpoint]) == 0
+    assert capsys.readouterr() == ("", "")
+    assert "fc1" in target.read_text(encoding="utf-8")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["model.safetensors", "out"]
+
+
+def test_csv_is_csv(checkpoint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["report", "--format", "csv", checkpoint]) == 0
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    assert [row["layer"] for row in rows] == ["fc1", "fc2"]
+
+
+def test_real_output_fits_the_published_schema(capsys: pytest.CaptureFixture[str]) -> None:
+    import jsonschema
+
+    assert run(["schema"]) == 0
+    schema = json.loads(capsys.readouterr().out)
+    for sample in ("sick.pt", "resnet_tiny.safetensors", "transformer_tiny"):
+        assert run(["report", "--json", "--grid", "4", "--spectra", str(SAMPLES / sample)]) == 0
+        jsonschema.validate(json.loads(capsys.readouterr().out), schema)
+
+
+def test_layers_and_exclude(checkpoint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["report", "--json", "--layers", "fc*", "--exclude", "*1", checkpoint]) == 0
+    assert [layer["name"] for layer in json.loads(capsys.readouterr().out)["layers"]] == ["fc2"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["report"], "Missing argument 'CKPT'"),
+        (["report", "nowhere.pt"], "nowhere.pt"),
+        (["report", "--gird", "3", "x"], "--gird"),
+        (["report", "--grid", "three", "x"], "--grid"),
+        (["report", "--grid", "0", "x"], "--grid"),
+        (["report", "--jobs", "0", "x"], "--jobs"),
+        (["report", "--format", "xml", "x"], "xml"),
+        (["report", "--json", "--format", "csv", "x"], "contradict"),
+        (["report", "-o", "no/such/place", "x"], "no such directory"),
+        (["report", "-o", ".", "x"], "is a directory"),
+        (["frobnicate"], "frobnicate"),
+    ],
+)
+def test_bad_usage_is_one_line_and_exit_code_2(
+    arguments: list[str], expected: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(arguments) == 2
+    assert expected in one_line_error(capsys)
+
+
+def test_unknown_device(checkpoint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["report", "--device", "tpu", checkpoint]) == 2
+    assert "tpu" in one_line_error(capsys)
+
+
+def test_no_layer_matched(checkpoint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["report", "--layers", "fc3", checkpoint]) == 2
+    assert "fc1" in one_line_error(capsys)
+
+
+def test_no_layer_at_all(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_file({"bias": torch.zeros(3)}, tmp_path / "m.safetensors")
+    assert run(["report", str(tmp_path / "m.safetensors")]) == 2
+    one_line_error(capsys)
+
+
+def test_hostile_names_stay_on_their_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_file({"enc[/]\n\x1b[31m.weight": torch.eye(2)}, tmp_path / "m.safetensors")
+    for form in ("table", "csv", "markdown", "html", "json"):
+        assert run(["report", "--format", form, str(tmp_path / "m.safetensors")]) == 0
+        out = capsys.readouterr().out
+        assert "\x1b[31m" not in out
+        assert "enc[/]" in out
+    assert run(["report", "--layers", "\x1b[31m\n", str(tmp_path / "m.safetensors")]) == 2
+    assert "\x1b" not in one_line_error(capsys)
+
+
+def test_a_crash_is_neither_0_nor_1(
+    checkpoint: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def crash(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("injected")
+
+    monkeypatch.setattr("specinspect.engine.report", crash)
+    assert run(["report", checkpoint]) == 2
+    assert "internal error: ZeroDivisionError: injected" in one_line_error(capsys)
+
+
+def test_a_write_that_fails_is_exit_code_2(checkpoint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full here")
+    assert run(["report", "--json", "-o", "/dev/full", checkpoint]) == 2
+    one_line_error(capsys)
+
+
+def test_the_reader_may_go_away(checkpoint: str) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    process = subprocess.run(
+        [sys.executable, "-m", "specinspect", "report", "--json", checkpoint],
+        stdout=write,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    os.close(write)
+    assert (process.returncode, process.stderr) == (2, "")
+
+
+def test_interrupt_is_130_even_inside_a_decomposition(tmp_path: Path) -> None:
+    torch.save({"big.weight": torch.randn(5000, 5000)}, tmp_path / "m.pt")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "specinspect", "report", str(tmp_path / "m.pt")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    time.sleep(5)
+    process.send_signal(signal.SIGINT)
+    start = time.monotonic()
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert (out, err) == ("", "specinspect: interrupted\n")
+    assert time.monotonic() - start < 5
+
+
+def test_version_and_help_load_neither_torch_nor_textual() -> None:
+    code = (
+        "import sys; from specinspect.cli.app import run; run(sys.argv[1:]);"
+        "print(sorted({'torch', 'textual', 'numpy', 'scipy'} & set(sys.modules)))"
+    )
+    for option, expected in (("--version", specinspect.__version__), ("--help", "report")):
+        process = subprocess.run(
+            [sys.executable, "-c", code, option], capture_output=True, text=True, check=True, timeout=60
+        )
+        assert expected in process.stdout
+        assert process.stdout.endswith("[]\n")
+
+
+def test_python_m_works(checkpoint: str) -> None:
+    process = command("report", "--format", "csv", checkpoint)
+    assert process.returncode == 0
+    assert process.stderr == ""
+    assert process.stdout.startswith("layer")
+
+
+def test_a_locale_without_unicode(checkpoint: str) -> None:
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii", "LC_ALL": "C", "PYTHONUTF8": "0"}
+    process = command("report", checkpoint, env=environment)
+    assert process.returncode == 0
+    assert process.stderr == ""
+    assert process.stdout.isascii()

@@ -1,0 +1,324 @@
+"""The whole way from a source to a report, against what the torch modules themselves would use."""
+
+from __future__ import annotations
+
+import json
+import math
+import pickle
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn.utils import parametrizations
+
+import specinspect
+from specinspect.engine import Progress
+from specinspect.errors import LayerError, ResourceError, SettingsError
+from specinspect.report.model import LayerResult, Report
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> Iterator[None]:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield
+
+
+def layer(report: Report, name: str) -> LayerResult:
+    return next(result for result in report if result.layer.name == name)
+
+
+def assert_spectrum(result: LayerResult, matrix: torch.Tensor) -> None:
+    """Compare with numpy's float64 decomposition of the matrix that the module would apply."""
+    truth = np.linalg.svd(matrix.detach().double().numpy(), compute_uv=False)
+    values = result.maps["weight"].singular_values
+    assert values is not None
+    assert values.shape == truth.shape
+    assert np.abs(values - truth).max() <= 1e-7 * truth[0]
+
+
+def inspect(source: object, **settings: object) -> Report:
+    return specinspect.inspect(source, spectra=True, device="cpu", **settings)  # type: ignore[arg-type]
+
+
+def test_linear_and_embedding() -> None:
+    module = nn.ModuleDict({"emb": nn.Embedding(50, 12), "fc": nn.Linear(12, 7)})
+    for source in (module, module.state_dict()):
+        report = inspect(source)
+        assert [r.layer.name for r in report] == ["emb", "fc"]
+        assert [r.layer.kind for r in report] == ["embedding", "linear"]
+        assert [r.layer.matrix_shape for r in report] == [(12, 50), (7, 12)]
+        assert_spectrum(layer(report, "emb"), module["emb"].weight)
+        assert_spectrum(layer(report, "fc"), module["fc"].weight)
+
+
+@pytest.mark.parametrize(
+    ("make", "mode"),
+    [(nn.LSTM, "ifgo"), (nn.GRU, "rzn"), (nn.RNN, None)],
+)
+def test_each_gate_of_a_recurrent_layer_is_its_own_map(make: type[nn.RNNBase], mode: str | None) -> None:
+    module = nn.ModuleDict({"rnn": make(5, 6, num_layers=2, bidirectional=True)})
+    report = inspect(module.state_dict())
+    gates = len(mode or "x")
+    assert len(report.layers) == 2 * 2 * 2 * gates
+    for name, weight in module["rnn"].named_parameters():
+        if name.startswith("weight"):
+            for number, block in enumerate(weight.chunk(gates)):
+                suffix = f".{mode[number]}" if mode else ""
+                assert_spectrum(layer(report, f"rnn.{name}{suffix}"), block)
+
+
+def test_packed_attention_is_split() -> None:
+    module = nn.ModuleDict({"attn": nn.MultiheadAttention(8, 2)})
+    report = inspect(module.state_dict())
+    packed = module["attn"].in_proj_weight
+    for part, block in zip("qkv", packed.chunk(3), strict=True):
+        result = next(r for r in report if r.layer.name.endswith(f".{part}"))
+        assert_spectrum(result, block)
+    assert_spectrum(layer(report, "attn.out_proj"), module["attn"].out_proj.weight)
+
+
+def test_gpt2_convolution_is_a_transposed_linear_layer() -> None:
+    state = {
+        "h.0.attn.c_attn.weight": torch.randn(8, 24),
+        "h.0.attn.c_attn.bias": torch.randn(24),
+        "h.0.mlp.c_fc.weight": torch.randn(8, 32),
+        "h.0.mlp.c_fc.bias": torch.randn(32),
+    }
+    report = inspect(state)
+    for number, part in enumerate("qkv"):
+        block = state["h.0.attn.c_attn.weight"].T[8 * number : 8 * (number + 1)]
+        result = layer(report, f"h.0.attn.c_attn.{part}")
+        assert_spectrum(result, block)
+    assert layer(report, "h.0.mlp.c_fc").layer.matrix_shape == (32, 8)
+
+
+def test_weight_and_spectral_norm_are_recomposed() -> None:
+    with pytest.warns(FutureWarning):
+        old_weight_norm = nn.utils.weight_norm(nn.Linear(6, 5))  # type: ignore[no-untyped-call]
+        old_spectral_norm = nn.utils.spectral_norm(nn.Linear(6, 5))
+    modules = nn.ModuleDict(
+        {
+            "a": old_weight_norm,
+            "b": old_spectral_norm,
+            "c": parametrizations.weight_norm(nn.Linear(6, 5)),
+            "d": parametrizations.spectral_norm(nn.Linear(6, 5)),
+            "e": parametrizations.weight_norm(nn.Linear(6, 5), dim=1),
+        }
+    )
+    for module in modules.values():
+        if hasattr(module, "weight_g"):
+            module.weight_g.data.mul_(torch.rand(5, 1) + 0.5)
+        module(torch.randn(3, 6))  # a power iteration: u and v move
+    modules.eval()
+    for module in modules.values():
+        module(torch.randn(3, 6))  # old style: weight is recomputed by the hook
+    report = inspect(modules.state_dict())
+    assert [r.layer.name for r in report] == list("abcde")
+    for name, module in modules.items():
+        assert_spectrum(layer(report, name), module.weight)
+
+
+def test_adapter_is_the_product_of_its_factors() -> None:
+    state = {
+        "q.lora_A.weight": torch.randn(2, 10),
+        "q.lora_B.weight": torch.randn(6, 2),
+    }
+    report = inspect(state)
+    assert_spectrum(report.layers[0], state["q.lora_B.weight"] @ state["q.lora_A.weight"])
+    assert report.layers[0].layer.kind == "lora"
+    assert report.layers[0].maps["weight"].condition_number_status == "infinite"
+
+
+def test_scaled_adapters_read_their_scale() -> None:
+    state = {
+        "unet.lora_down.weight": torch.randn(4, 10),
+        "unet.lora_up.weight": torch.randn(6, 4),
+        "unet.alpha": torch.tensor(2.0),
+        "conv.lora_down.weight": torch.randn(2, 3, 3, 3),
+        "conv.lora_up.weight": torch.randn(5, 2, 1, 1),
+        "conv.alpha": torch.tensor(1.0),
+    }
+    report = inspect(state, grid=4)
+    linear, conv = report.layers
+    assert_spectrum(linear, 0.5 * state["unet.lora_up.weight"] @ state["unet.lora_down.weight"])
+    kernel = 0.5 * torch.einsum(
+        "or,rikl->oikl", state["conv.lora_up.weight"][:, :, 0, 0], state["conv.lora_down.weight"]
+    )
+    direct = inspect({"conv.weight": kernel}, grid=4).layers[0]
+    assert conv.maps["weight"].sigma_max == pytest.approx(direct.maps["weight"].sigma_max, rel=1e-6)
+
+
+def test_module_facts_decide_the_geometry() -> None:
+    from tests.spectra.test_convolution import dense_operator
+
+    module = nn.Sequential(
+        nn.Conv2d(4, 6, 3, stride=2, groups=2),
+        nn.ReLU(),
+        nn.Conv1d(3, 3, 3, dilation=2),
+        nn.ConvTranspose2d(3, 2, 3),
+    )
+    report = inspect(module, grid=8)
+    strided, dilated, transposed = report.layers
+    for result, grid in ((strided, (8, 8)), (dilated, (8,))):
+        conv = module[int(result.layer.name)]
+        kernel = conv.weight.detach().double()
+        truth = np.linalg.svd(
+            dense_operator(kernel, grid, conv.stride, conv.dilation, conv.groups), compute_uv=False
+        )
+        values = result.maps["weight"].singular_values
+        assert values is not None
+        assert np.abs(values - truth).max() <= 1e-7 * truth[0]
+        assert result.layer.conv is not None
+        assert result.layer.conv.stride.source == "model"
+    assert transposed.layer.kind == "conv_transpose2d"
+    assert transposed.layer.matrix_shape == (2, 3)
+
+
+def test_one_bad_layer_leaves_the_others_alone() -> None:
+    state = {"a.weight": torch.eye(4), "b.weight": torch.eye(4), "c.weight": torch.zeros(4, 4)}
+    state["b.weight"][1, 2] = math.nan
+    report = inspect(state)
+    assert [r.maps["weight"].condition_number_status for r in report] == [
+        "resolved",
+        "nonfinite_weights",
+        "infinite",
+    ]
+    assert [(f.rule, f.layer) for f in report.findings] == [("nonfinite_weights", "b"), ("zero_matrix", "c")]
+    assert report.summary.nonfinite == 1
+    assert report.summary.worst_condition_number is not None
+    assert report.summary.worst_condition_number.layer == "a"
+
+
+def test_every_tensor_is_accounted_for() -> None:
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 2))
+    report = inspect(module)
+    used = {name for r in report for name in r.layer.parameters}
+    skipped = {s.name for s in report.skipped}
+    assert used | skipped == set(module.state_dict())
+    assert not used & skipped
+    assert (report.summary.analysed_tensors, report.summary.tensors) == (2, 9)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    shapes=st.lists(st.tuples(st.integers(1, 12), st.integers(1, 12)), min_size=1, max_size=12),
+    jobs=st.integers(1, 3),
+)
+def test_results_keep_checkpoint_order_whatever_finishes_first(
+    shapes: list[tuple[int, int]], jobs: int
+) -> None:
+    state = {f"layer{i}.weight": torch.randn(shape) for i, shape in enumerate(shapes)}
+    report = inspect(state, jobs=jobs)
+    assert [r.layer.name for r in report] == [f"layer{i}" for i in range(len(shapes))]
+    for result, weight in zip(report, state.values(), strict=True):
+        assert_spectrum(result, weight)
+
+
+def test_iter_layers_streams_and_tells_its_progress() -> None:
+    state = {f"layer{i}.weight": torch.randn(4 + i, 80) for i in range(5)}
+    seen: list[Progress] = []
+    results = list(specinspect.iter_layers(state, progress=seen.append, jobs=1))
+    assert {r.layer.name for r in results} == {f"layer{i}" for i in range(5)}
+    assert [p.done for p in seen] == sorted(p.done for p in seen)
+    assert seen[-1].done == 5
+    assert seen[-1].fraction == pytest.approx(1.0)
+
+
+def test_any_executor_will_do() -> None:
+    state = {"a.weight": torch.randn(5, 5), "b.weight": torch.randn(3, 5)}
+    with ThreadPoolExecutor(1) as pool:
+        report = inspect(state, executor=pool)
+    assert len(report.layers) == 2
+
+
+def test_a_job_is_plain_data(tmp_path: Path) -> None:
+    """Everything a worker is given survives pickling, so that jobs can go to other processes."""
+    from specinspect.engine import Job, open_source, run_job
+    from specinspect.settings import Settings
+    from specinspect.spectra.plan import Plan
+
+    weight = torch.randn(6, 4)
+    torch.save({"a.weight": weight}, tmp_path / "model.pt")
+    opened = open_source(tmp_path / "model.pt", Settings())
+    job = Job(opened.discovery.layers, dict(opened.checkpoint.tensors), 16, True, Plan("cpu"))
+    (result,) = pickle.loads(pickle.dumps(run_job(pickle.loads(pickle.dumps(job)))))
+    assert_spectrum(result, weight)
+
+
+def test_selection() -> None:
+    state = {f"{name}.weight": torch.eye(2) for name in ("enc.a", "enc.b", "dec.a")}
+    assert [r.layer.name for r in inspect(state, layers=["enc.*"])] == ["enc.a", "enc.b"]
+    assert [r.layer.name for r in inspect(state, layers=["*.a"], exclude=["dec*"])] == ["enc.a"]
+    with pytest.raises(LayerError):
+        inspect(state, layers=["nothing"])
+
+
+def test_bad_settings_are_refused() -> None:
+    state = {"a.weight": torch.eye(2)}
+    with pytest.raises(SettingsError, match="unknown setting 'gird'"):
+        specinspect.inspect(state, gird=3)
+    with pytest.raises(SettingsError, match="--grid"):
+        specinspect.inspect(state, grid=0)
+    with pytest.raises(SettingsError, match="--device"):
+        specinspect.inspect(state, device="tpu")
+    with pytest.raises(SettingsError, match="expected a path"):
+        specinspect.inspect(3)  # type: ignore[arg-type]
+    if not torch.cuda.is_available():
+        with pytest.raises(ResourceError, match="found 0"):
+            specinspect.inspect(state, device="cuda:7")
+
+
+def test_a_device_without_float64_falls_back_and_says_so() -> None:
+    report = specinspect.inspect({"a.weight": torch.eye(2)}, device="mps")
+    assert report.layers[0].maps["weight"].device == "cpu"
+    assert any("float64" in sentence for sentence in report.checkpoint.assumptions)
+
+
+def test_out_of_device_memory_falls_back_to_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    from specinspect.spectra import compute
+    from specinspect.spectra.plan import Plan
+
+    real = compute.measure
+
+    def measure(maps: object, plan: Plan, **kwargs: object) -> object:
+        if plan.device != "cpu":
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(maps, plan, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(compute, "measure", measure)
+    monkeypatch.setattr("specinspect.engine.choose_plan", lambda device: Plan("cuda:0"))  # noqa: ARG005
+    monkeypatch.setattr(Plan, "batch_bytes", lambda self: 1 << 20)  # noqa: ARG005
+    report = specinspect.inspect({"a.weight": torch.eye(2)})
+    assert report.layers[0].maps["weight"].device == "cpu"
+    assert report.layers[0].notes == ("computed on the CPU: cuda:0 ran out of memory",)
+
+
+def test_too_little_memory_is_said_before_anything_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("specinspect.engine.available_memory", lambda: 1000)
+    with pytest.raises(ResourceError, match=r"layer 'a' \(64×64\) needs about"):
+        specinspect.inspect({"a.weight": torch.eye(64)}, device="cpu")
+
+
+def test_the_threads_of_the_caller_come_back() -> None:
+    before = torch.get_num_threads()
+    inspect({"a.weight": torch.eye(2)})
+    assert torch.get_num_threads() == before
+
+
+def test_json_has_no_nan(tmp_path: Path) -> None:
+    state = {"a.weight": torch.full((2, 2), math.inf), "b.weight": torch.zeros(2, 2)}
+    torch.save(state, tmp_path / "m.pt")
+
+    def refuse(token: str) -> None:
+        raise AssertionError(token)
+
+    data = json.loads(specinspect.inspect(tmp_path / "m.pt").to_json(), parse_constant=refuse)
+    assert data["layers"][0]["maps"]["weight"]["sigma_max"] is None
+    assert data["layers"][0]["maps"]["weight"]["condition_number_status"] == "nonfinite_weights"
