@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from specinspect.report.model import SCHEMA_VERSION
@@ -95,9 +96,12 @@ def to_json(report: Report) -> str:
     encoder does nearly all of the writing (its indented form is pure Python and many times slower).
     """
     lines = []
-    for key, value in to_dict(report).items():
-        if isinstance(value, list) and value:
-            body = "[\n" + ",\n".join(f"    {_dumps(item)}" for item in value) + "\n  ]"
+    for key, value in to_dict(replace(report, layers=())).items():
+        # One layer at a time: all singular values of a large model as Python floats would fill the memory.
+        items = map(_layer, report.layers) if key == "layers" else value
+        if key == "layers" or isinstance(value, list):
+            rows = ",\n".join(f"    {_dumps(item)}" for item in items)
+            body = f"[\n{rows}\n  ]" if rows else "[]"
         else:
             body = _dumps(value)
         lines.append(f"  {_dumps(key)}: {body}")
@@ -177,7 +181,10 @@ def _spectrum(spectrum: Spectrum) -> dict[str, Any]:
     data = {name: _plain(getattr(spectrum, name)) for name in SCALARS}
     data["histogram"] = None if spectrum.histogram is None else _histogram(spectrum.histogram)
     if spectrum.singular_values is not None:
-        data["singular_values"] = _plain(spectrum.singular_values.tolist())
+        import numpy as np
+
+        values = spectrum.singular_values.tolist()
+        data["singular_values"] = values if np.isfinite(spectrum.singular_values).all() else _plain(values)
     return data
 
 
