@@ -24,12 +24,13 @@ body { font: 15px/1.5 system-ui, sans-serif; color: var(--fg); background: var(-
 h1 { font-size: 1.4rem; overflow-wrap: anywhere; margin-bottom: 0; }
 h2 { font-size: 1.05rem; margin: 1.5rem 0 .3rem; }
 p { margin: .2rem 0; color: var(--dim); }
-.wide { overflow-x: auto; }
+.wide { overflow-x: auto; margin-top: 1rem; }
 table { border-collapse: collapse; width: 100%; font-size: .9rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .25rem .6rem; text-align: left; border-bottom: 1px solid var(--line); white-space: nowrap; }
 th { background: var(--head); position: sticky; top: 0; }
 td:first-child { font-family: ui-monospace, monospace; white-space: normal; overflow-wrap: anywhere;
-  min-width: 14rem; }
+  min-width: 20rem; }
+td:last-child { white-space: normal; min-width: 8rem; }
 .n { text-align: right; }
 .bad { color: var(--bad); font-weight: 600; }
 svg { display: block; fill: var(--bar); }
