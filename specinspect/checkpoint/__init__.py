@@ -1,7 +1,7 @@
 """Checkpoints: from a path to names, shapes and dtypes, and one tensor at a time.
 
-Nothing in a file is executed, and no tensor byte is touched before it is read. Importing this package, and opening a
-safetensors file, loads neither torch nor numpy.
+Nothing in a file is executed, and no tensor byte is touched before it is read. Importing this package, and
+opening a safetensors file, loads neither torch nor numpy.
 """
 
 from __future__ import annotations

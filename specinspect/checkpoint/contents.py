@@ -28,6 +28,7 @@ def refuse_key(path: str, key: str | None, kind: str) -> None:
     """Raise when a key was given for a format that holds one flat set of tensors."""
     if key is not None:
         raise CheckpointError(
-            f"{quote(path)}: expected nested state dicts to choose {quote(key)} from, found {kind}, which is flat",
+            f"{quote(path)}: expected nested state dicts to choose {quote(key)} from, "
+            f"found {kind}, which is flat",
             "leave --key out",
         )

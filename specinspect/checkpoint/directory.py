@@ -22,7 +22,8 @@ _NOT_WEIGHTS = re.compile(
 )
 _SHARD = re.compile(r"^(?P<stem>.+)-(?P<number>\d{5})-of-(?P<total>\d{5})(?P<end>\.[a-z]+)$")
 _USUAL_STEMS = (
-    "model", "diffusion_pytorch_model", "pytorch_model", "adapter_model", "consolidated", "consolidated.00", "weights"
+    "model", "diffusion_pytorch_model", "pytorch_model", "adapter_model", "consolidated", "consolidated.00",
+    "weights",
 )  # fmt: skip
 _LONGEST_CONFIG = 10_000_000
 
@@ -158,7 +159,8 @@ def _no_weights(directory: str, names: list[str]) -> CheckpointError:
     found = quote_list(names) if names else "nothing"
     if "saved_model.pb" in names or any(re.search(r"\.data-\d{5}-of-\d{5}$", name) for name in names):
         found = "a TensorFlow model"
-    message = f"{quote(directory)}: expected weights (*.safetensors, *.bin, *.pt, *.pth, *.ckpt, *.npz), found {found}"
+    kinds = ", ".join(f"*{end}" for kind in _KINDS for end in kind)
+    message = f"{quote(directory)}: expected weights ({kinds}), found {found}"
     below = [name for name in names[:200] if _holds_weights(Path(directory) / name)]
     if below:
         return CheckpointError(

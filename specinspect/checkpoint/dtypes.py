@@ -33,7 +33,7 @@ TORCH_STORAGES: Mapping[str, str] = {
 QUANTISED_STORAGES: Mapping[str, int] = {
     "QInt8Storage": 1, "QUInt8Storage": 1, "QInt32Storage": 4, "QUInt4x2Storage": 1, "QUInt2x4Storage": 1,
 }  # fmt: skip
-"""Storage classes of quantised tensors → bytes per element (legacy files need it to find the next storage)."""
+"""Storage class of quantised tensors → bytes per element, which legacy files need to find the next one."""
 
 SAFETENSORS: Mapping[str, str] = {
     "F64": "f64", "F32": "f32", "F16": "f16", "BF16": "bf16", "F8_E4M3": "f8_e4m3", "F8_E5M2": "f8_e5m2",

@@ -80,7 +80,7 @@ def _finish(name: str, contents: Contents) -> Checkpoint:
 
 
 class _Describer:
-    """Turns tensors in memory into `TensorInfo`, one and the same for tensors that are views of the same bytes."""
+    """Turns tensors in memory into `TensorInfo`; views of the same bytes get the same storage."""
 
     def __init__(self) -> None:
         self._known: dict[tuple[object, ...], InMemory] = {}

@@ -10,8 +10,8 @@ from specinspect.checkpoint.model import ModuleFacts
 from specinspect.errors import CheckpointError
 
 _DEEPEST = 200
-_MOST_WORK = 64_000_000
-"""Bound on the characters of all names together: modules that share children can have endless many paths."""
+_MOST_WORK = 32_000_000
+"""Bound on the characters of all names together: modules that share children can have exponentially many paths."""
 
 
 def is_module(value: object) -> bool:

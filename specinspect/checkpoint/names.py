@@ -24,11 +24,11 @@ def natural_key(name: str) -> list[str | tuple[int, str]]:
 def strip_wrappers(names: Iterable[str]) -> tuple[Mapping[str, str], tuple[str, ...]]:
     """Remove what wrappers put into tensor names.
 
-    `_orig_mod.` (torch.compile) and `_fsdp_wrapped_module.` go wherever they stand; `module.` (DataParallel, DDP)
-    goes only where every name starts with it, as it is also an ordinary attribute name.
+    `_orig_mod.` (torch.compile) and `_fsdp_wrapped_module.` go wherever they stand; `module.` (DataParallel,
+    DDP) goes only where every name starts with it, as it is also an ordinary attribute name.
 
     Returns:
-        Original name → name to use, and a sentence for each kind of prefix that was removed. When two names would
+        Original name → name to use, and a sentence about the prefixes that were removed. When two names would
         become one, all names stay as they are.
     """
     originals = list(names)

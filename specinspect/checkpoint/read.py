@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def read_tensor(info: TensorInfo) -> torch.Tensor:
     """Return a tensor on the CPU in its stored dtype, shape and strides.
 
-    The bytes are mapped copy-on-write: nothing is read before it is used, and the mapping goes with the tensor.
+    The bytes are mapped copy-on-write: nothing is read before it is used; the mapping goes with the tensor.
 
     Raises:
         CheckpointError: the file is gone, became shorter, or does not hold what its header said.

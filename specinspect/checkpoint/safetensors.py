@@ -1,7 +1,7 @@
 """Safetensors: eight bytes of header length, a JSON header, then the tensors without gaps.
 
-Order: the header's own. safetensors sorts names as text when it saves, within each dtype; where a file looks like
-that, its order says nothing about the model, and names are sorted naturally instead (layers.2 before layers.10).
+Order: the header's own. safetensors sorts names as text when it saves, within each dtype; where a file looks
+like that, its order says nothing about the model, and names are sorted naturally (layers.2 before layers.10).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Which of the dicts in a file are the weights.
 
-A file may hold one flat state dict, or nest it beside optimizer state, averages, counters and other models. The
-choice goes by names that training code uses; where names do not decide, it is the user's.
+A file may hold one flat state dict, or nest it beside optimizer state, averages, counters and other models.
+The choice goes by names that training code uses; where names do not decide, it is the user's.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ WEIGHTS = (
 )  # fmt: skip
 """Names of the trained weights, the usual ones first."""
 AVERAGES = (
-    "ema_state_dict", "state_dict_ema", "model_ema", "ema_model", "params_ema", "ema", "averaged_model", "swa_model",
+    "ema_state_dict", "state_dict_ema", "model_ema", "ema_model", "params_ema", "ema",
+    "averaged_model", "swa_model",
 )  # fmt: skip
 """Names of averaged weights: chosen only where nothing else is there."""
 

@@ -1,4 +1,4 @@
-"""torch.export archives (.pt2): raw weights beside a JSON table, or a torch file stored inside (older ones)."""
+"""torch.export archives (.pt2): raw weights beside a JSON table; older ones store a torch file inside."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """An unpickler that executes nothing and imports nothing.
 
-It is the pure-Python unpickler of the standard library with every opcode replaced that could call something, set an
-attribute, hash a foreign object or allocate what a length field claims. Globals become `Global` records; calls go
-through a table of functions of this module. The C unpickler is no base for this: it allocates its memo by the
-largest index that a file names, and its opcodes cannot be replaced.
+It is the pure-Python unpickler of the standard library with every opcode replaced that could call
+something, set an attribute, hash a foreign object or allocate what a length field claims. Globals become
+`Global` records; calls go through a table of functions of this module. The C unpickler is no base for this:
+it allocates its memo by the largest index that a file names, and its opcodes cannot be replaced.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ class InertUnpickler(_Base):  # type: ignore[misc]
             _fill_array(target, state)
         elif isinstance(target, NumpyDtype) and isinstance(state, tuple) and len(state) > 1:
             target.order = ">" if state[1] == ">" else "<"
-        # Attributes of anything else (OrderedDict's _metadata) are not needed, and classes must not be changed.
+        # Attributes of anything else (OrderedDict's _metadata) are not needed; classes must not be changed.
 
     def _append(self) -> None:
         value = self.stack.pop()
@@ -259,7 +259,7 @@ def _fail(found: str) -> Any:
 
 
 def _key(key: Any) -> Any:
-    """Return a key that is safe to hash: deep tuples overflow the C stack, long integers can be made to collide."""
+    """Return a key that is safe to hash: deep tuples overflow the C stack, long integers can collide."""
     if key is None or type(key) in {str, bytes, bool, float} or (type(key) is int and key.bit_length() <= 64):
         return key
     return StandIn(Global("", "key"))
