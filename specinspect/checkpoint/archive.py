@@ -131,27 +131,15 @@ def inflate(outer: FileSpan, name: str, nbytes: int) -> bytearray:
         CheckpointError: it does not hold exactly `nbytes`, or is damaged.
     """
     data = bytearray()
-    with _zip(outer.path, outer if outer.offset else None) as (archive, _, _), archive.open(name) as member:
-        while len(data) <= nbytes and (chunk := member.read(min(1 << 20, nbytes + 1 - len(data)))):
-            data += chunk
-    if len(data) != nbytes:
-        raise damaged(outer.path, f"{nbytes} bytes in archive member {quote(name)}", f"{len(data)}")
+    with _zip(outer.path, outer if outer.offset else None) as (archive, file, whole):
+        # Checked again: the file may have changed since it was opened.
+        declared = _member(outer.path, file, whole, archive.getinfo(name)).nbytes
+        with archive.open(name) as member:
+            while len(data) <= nbytes and (chunk := member.read(min(1 << 20, nbytes + 1 - len(data)))):
+                data += chunk
+    if len(data) != nbytes or declared != nbytes:
+        raise damaged(outer.path, f"{nbytes} bytes in archive member {quote(name)}", f"{len(data)} or more")
     return data
-
-
-def peek(archive: Archive, member: Member, count: int) -> bytes:
-    """Return at most the first `count` bytes of a member without inflating the rest.
-
-    Raises:
-        CheckpointError: damaged.
-    """
-    with _zip(archive.path, archive.outer if archive.outer.offset else None) as (opened, file, _outer):
-        if member.offset is None:
-            with opened.open(member.name) as stream:
-                return stream.read(count)
-        return read_exactly(
-            file, member.offset, min(count, member.nbytes), f"archive member {quote(member.name)}"
-        )
 
 
 def inflate_member(member: ZipMember) -> bytearray:
@@ -160,11 +148,25 @@ def inflate_member(member: ZipMember) -> bytearray:
     Raises:
         CheckpointError: the archive is not what it was when it was opened.
     """
-    archive = open_archive(member.path)
-    nbytes = member.skip + member.nbytes
-    if archive.member(member.member).nbytes != nbytes:
-        raise damaged(member.path, f"{nbytes} bytes in {quote(member.member)}", "a changed archive")
-    return inflate(archive.outer, member.member, nbytes)
+    return inflate(FileSpan(member.path, 0, 0), member.member, member.skip + member.nbytes)
+
+
+def peek(archive: Archive, count: int) -> dict[str, bytes]:
+    """Return at most the first `count` bytes of every member without inflating the rest.
+
+    Raises:
+        CheckpointError: damaged.
+    """
+    heads: dict[str, bytes] = {}
+    with _zip(archive.path, archive.outer if archive.outer.offset else None) as (opened, file, _outer):
+        for name, member in archive.members.items():
+            length = min(count, member.nbytes)
+            if member.offset is not None:
+                heads[name] = read_exactly(file, member.offset, length, f"archive member {quote(name)}")
+            else:
+                with opened.open(name) as stream:
+                    heads[name] = stream.read(length)
+    return heads
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from specinspect.errors import CheckpointError
 
 _DEEPEST = 200
 _MOST_WORK = 32_000_000
-"""Bound on the characters of all names together: modules that share children can have exponentially many paths."""
+"""Bound on the characters of all names: modules that share children can have exponentially many paths."""
 
 
 def is_module(value: object) -> bool:

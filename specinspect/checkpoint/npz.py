@@ -14,7 +14,8 @@ from specinspect.checkpoint.model import ITEMSIZE, FileSpan, Skipped, TensorInfo
 from specinspect.checkpoint.read import row_major
 from specinspect.checkpoint.text import quote
 
-_LONGEST_HEADER = 1 << 16
+_LONGEST_HEADER = 1 << 12
+"""Bytes; numpy pads to 64 and needs about 100 for any plain array."""
 
 
 def is_npz(archive: Archive) -> bool:
@@ -31,9 +32,10 @@ def open_npz(archive: Archive, key: str | None = None) -> Contents:
     refuse_key(archive.path, key, "an .npz file")
     tensors: dict[str, TensorInfo] = {}
     skipped: list[Skipped] = []
+    heads = peek(archive, 12 + _LONGEST_HEADER)
     for member in archive.members.values():
         name = member.name.removesuffix(".npy")
-        info = _array(archive, member, name)
+        info = _array(archive.path, member, name, heads[member.name])
         if isinstance(info, str):
             skipped.append(Skipped(name, info))
         else:
@@ -41,9 +43,7 @@ def open_npz(archive: Archive, key: str | None = None) -> Contents:
     return Contents("npz", tensors, skipped=tuple(skipped))
 
 
-def _array(archive: Archive, member: Member, name: str) -> TensorInfo | str:
-    path = archive.path
-    head = peek(archive, member, 12)
+def _array(path: str, member: Member, name: str, head: bytes) -> TensorInfo | str:
     if head[:6] != b"\x93NUMPY" or len(head) < 12:
         raise damaged(path, f"an .npy header in {quote(member.name)}", "other bytes")
     width = 2 if head[6] == 1 else 4
@@ -51,7 +51,7 @@ def _array(archive: Archive, member: Member, name: str) -> TensorInfo | str:
     start = 8 + width + length
     if length > _LONGEST_HEADER or start > member.nbytes:
         raise damaged(path, f"an .npy header within {quote(member.name)}", f"a header length of {length}")
-    descr, fortran, shape = _header(path, member.name, peek(archive, member, start)[8 + width :])
+    descr, fortran, shape = _header(path, member.name, head[8 + width : start])
     if not isinstance(descr, str):
         return "a structured array"
     dtype = NUMPY.get(descr[1:])

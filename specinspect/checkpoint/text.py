@@ -12,7 +12,10 @@ def quote(value: object) -> str:
 
     Names are untrusted: a newline, an escape sequence or a right-to-left mark must not reach a terminal.
     """
-    text = value if isinstance(value, str) else str(value)
+    try:
+        text = value if isinstance(value, str) else str(value)
+    except RecursionError:
+        text = "something nested too deep"
     if len(text) > _LONGEST:
         text = text[: _LONGEST - 1] + "…"
     # A file name that is not UTF-8 carries surrogates; repr escapes those too.

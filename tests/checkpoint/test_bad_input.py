@@ -175,7 +175,7 @@ def _originals(folder: Path) -> dict[str, bytes]:
     torch.save(
         torch.nn.Sequential(torch.nn.Linear(2, 2)), folder / "module", _use_new_zipfile_serialization=False
     )
-    arrays = {name: tensor.numpy() for name, tensor in model.items()}
+    arrays: dict[str, Any] = {name: tensor.numpy() for name, tensor in model.items()}
     with (folder / "npz").open("wb") as file:
         np.savez(file, **arrays)
     with (folder / "deflated").open("wb") as file:
