@@ -102,7 +102,7 @@ def test_gpt2_convolution_is_a_transposed_linear_layer() -> None:
 def test_weight_and_spectral_norm_are_recomposed() -> None:
     with pytest.warns(FutureWarning):
         old_weight_norm = nn.utils.weight_norm(nn.Linear(6, 5))  # type: ignore[no-untyped-call]
-        old_spectral_norm = nn.utils.spectral_norm(nn.Linear(6, 5))
+    old_spectral_norm = nn.utils.spectral_norm(nn.Linear(6, 5))
     modules = nn.ModuleDict(
         {
             "a": old_weight_norm,
@@ -247,7 +247,7 @@ def test_a_job_is_plain_data(tmp_path: Path) -> None:
     weight = torch.randn(6, 4)
     torch.save({"a.weight": weight}, tmp_path / "model.pt")
     opened = open_source(tmp_path / "model.pt", Settings())
-    job = Job(opened.discovery.layers, dict(opened.checkpoint.tensors), 16, True, Plan("cpu"))
+    job = Job(opened.discovery.layers, dict(opened.checkpoint.tensors), grid=16, spectra=True, plan=Plan("cpu"))
     (result,) = pickle.loads(pickle.dumps(run_job(pickle.loads(pickle.dumps(job)))))
     assert_spectrum(result, weight)
 
@@ -293,8 +293,8 @@ def test_out_of_device_memory_falls_back_to_the_cpu(monkeypatch: pytest.MonkeyPa
         return real(maps, plan, **kwargs)  # type: ignore[arg-type]
 
     monkeypatch.setattr(compute, "measure", measure)
-    monkeypatch.setattr("specinspect.engine.choose_plan", lambda device: Plan("cuda:0"))  # noqa: ARG005
-    monkeypatch.setattr(Plan, "batch_bytes", lambda self: 1 << 20)  # noqa: ARG005
+    monkeypatch.setattr("specinspect.engine.choose_plan", lambda device: Plan("cuda:0"))
+    monkeypatch.setattr(Plan, "batch_bytes", lambda self: 1 << 20)
     report = specinspect.inspect({"a.weight": torch.eye(2)})
     assert report.layers[0].maps["weight"].device == "cpu"
     assert report.layers[0].notes == ("computed on the CPU: cuda:0 ran out of memory",)

@@ -50,7 +50,7 @@ Exclude = Annotated[
 ]
 Key = Annotated[
     str | None,
-    typer.Option("--key", metavar="NAME", help="Which state dict, in a file that nests several."),
+    typer.Option("--key", metavar="NAME", help="Which state dict, in a file that nests several; . takes all as one."),
 ]
 Grid = Annotated[int, typer.Option("--grid", metavar="N", help="Convolutions: side of the periodic grid.")]
 Device = Annotated[
@@ -144,9 +144,14 @@ def run(arguments: Sequence[str]) -> int:
 
     Every failure is one line on stderr; SPECINSPECT_DEBUG=1 adds the traceback of an internal error.
     """
+    command = typer.main.get_command(app)
     try:
-        code = app(args=list(arguments), standalone_mode=False, prog_name="specinspect")
+        # Not command.main(): it turns a closed pipe into exit code 1 and swallows interrupts.
+        with command.make_context("specinspect", list(arguments)) as context:
+            command.invoke(context)
         sys.stdout.flush()
+    except typer.Exit as done:
+        return done.exit_code
     except SpecinspectError as error:
         return _fail(str(error))
     except (KeyboardInterrupt, typer.Abort):
@@ -165,7 +170,7 @@ def run(arguments: Sequence[str]) -> int:
             f"internal error: {type(error).__name__}: {error} "
             "(please report it; SPECINSPECT_DEBUG=1 shows where)"
         )
-    return code if isinstance(code, int) else 0
+    return 0
 
 
 def _fail(message: str) -> int:

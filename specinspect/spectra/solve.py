@@ -38,12 +38,17 @@ class Tall(Protocol):
     def factor(self, index: torch.Tensor) -> torch.Tensor:
         """Return R of A = QR, (len(index), n, n), for the chosen members of the batch."""
 
+    @property
+    def size(self) -> torch.Tensor | None:
+        """(batch,): norm of the terms that A was added up from; None where A itself was given."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
     """Matrices that lie in memory, (batch, m, n), float64 or complex128; wide ones are turned."""
 
     matrices: torch.Tensor
+    size: None = None
 
     def _tall(self) -> torch.Tensor:
         wide = self.matrices.shape[-2] < self.matrices.shape[-1]
@@ -71,6 +76,7 @@ class Streamed:
     scale: float
     """A power of two that multiplies every entry, so that squares neither overflow nor vanish."""
     device: str
+    size: None = None
 
     def gram(self) -> torch.Tensor:
         """Return AᵀA as a batch of one."""
@@ -128,27 +134,31 @@ def singular_values(matrices: Tall) -> Solution:
     values = torch.linalg.eigvalsh(gram).clamp_min(0).sqrt().flip(-1).cpu()
     del gram
     top, low = values[:, 0], values[:, -1]
-    square = top.square()
-    floor = torch.where(low > 0, sqrt(n) * EPS * square / (2 * low), top)
+    # What rounding goes by: σ_max, or more where large terms cancelled in a sum.
+    size = top if matrices.size is None else torch.maximum(top, matrices.size)
+    floor = torch.where(low > 0, sqrt(n) * EPS * size.square() / (2 * low), size)
     weak = (floor > SIX_DIGITS * low).nonzero().flatten()
     if len(weak) == 0:
         return Solution(values, floor, GRAM)
 
     r = matrices.factor(weak)
-    refined, exact = _from_factor(r, values[weak])
+    refined, exact = _from_factor(r, values[weak], size[weak])
     values[weak] = refined
-    floor[weak] = SVD_MARGIN * EPS * n**0.25 * values[weak, 0]
+    floor[weak] = SVD_MARGIN * EPS * n**0.25 * torch.maximum(size, top)[weak]
     return Solution(values, floor, SVD if bool(exact.any()) else INVERSE)
 
 
-def _from_factor(r: torch.Tensor, coarse: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+def _from_factor(
+    r: torch.Tensor, coarse: torch.Tensor, size: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the singular values of triangular R (batch, n, n), and which members needed a decomposition.
 
-    `coarse` holds the values from the Gram matrix, of which the large half is kept.
+    `coarse` holds the values from the Gram matrix, of which the large half is kept, unless terms of a larger
+    `size` cancelled in it.
     """
     diagonal = r.diagonal(dim1=-2, dim2=-1).abs()
     # |r_ii| bounds σ_min from above, so a tiny one already says that R⁻¹ is of no use.
-    needs_svd = (diagonal.amin(-1) * INVERSE_LIMIT <= diagonal.amax(-1)).cpu()
+    needs_svd = (diagonal.amin(-1) * INVERSE_LIMIT <= diagonal.amax(-1)).cpu() | (size > 8 * coarse[:, 0])
     result = coarse.clone()
     for i in range(len(r)):  # one n × n at a time: memory stays that of one matrix
         if not needs_svd[i]:

@@ -88,7 +88,7 @@ def test_output_file_has_what_stdout_would(
 def test_csv_is_csv(checkpoint: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["report", "--format", "csv", checkpoint]) == 0
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
-    assert [row["layer"] for row in rows] == ["fc1", "fc2"]
+    assert [row["name"] for row in rows] == ["fc1", "fc2"]
 
 
 def test_real_output_fits_the_published_schema(capsys: pytest.CaptureFixture[str]) -> None:
@@ -223,7 +223,7 @@ def test_python_m_works(checkpoint: str) -> None:
     process = command("report", "--format", "csv", checkpoint)
     assert process.returncode == 0
     assert process.stderr == ""
-    assert process.stdout.startswith("layer")
+    assert process.stdout.startswith("name,map,")
 
 
 def test_a_locale_without_unicode(checkpoint: str) -> None:

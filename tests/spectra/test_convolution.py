@@ -157,7 +157,7 @@ def test_storage_floor_is_the_norm_of_the_real_rounding_error() -> None:
 def test_blocks_are_the_same_however_many_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     kernel = torch.from_numpy(np.random.default_rng(1).standard_normal((4, 3, 3, 3)))
     whole = spectrum_of(kernel, (6, 6), (1, 1), (1, 1)).spectrum.singular_values
-    monkeypatch.setattr(Plan, "block_bytes", lambda self, layer_bytes: 1)  # noqa: ARG005
+    monkeypatch.setattr(Plan, "block_bytes", lambda self, layer_bytes: 1)
     one_by_one = spectrum_of(kernel, (6, 6), (1, 1), (1, 1)).spectrum.singular_values
     assert whole is not None
     assert one_by_one is not None

@@ -1,0 +1,137 @@
+"""The maps D·W, ρA+βW and ρA+β·D·W of one layer from one Gram matrix and one product with the shortcut A.
+
+A is an isometry on the smaller side (AᴴA = I or AAᴴ = I: identity, rectangular identity, rescaled average pool),
+so with M tall, G = MᴴM and E = AᴴM:
+
+    (ρA+βM)ᴴ(ρA+βM) = ρ²I + ρβ(E + Eᴴ) + β²G
+
+and D only changes what G and E are made of. Every ρ and β is thus an addition and an eigenvalue problem; no
+further product of matrices (MATH R1, R1'').
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from specinspect.spectra.solve import Solution, singular_values
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Given:
+    """A batch of matrices whose Gram matrix was put together from parts; see `solve.Tall`."""
+
+    matrix: torch.Tensor
+    """(batch, n, n): the Gram matrix on the smaller side."""
+    explicit: Callable[[torch.Tensor], torch.Tensor]
+    """Indices → the matrices themselves (k, m, n), m >= n; only for the ill-conditioned ones."""
+    size: torch.Tensor | None
+    """(batch,): norm of the terms that were added up, which their rounding errors go by, if any were."""
+
+    def gram(self) -> torch.Tensor:
+        """Return AᴴA."""
+        return self.matrix
+
+    def factor(self, index: torch.Tensor) -> torch.Tensor:
+        """Return R of A = QR."""
+        return torch.linalg.qr(self.explicit(index), mode="r").R
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Family:
+    """A batch of matrices M (batch, m, n), turned so that m >= n, with what all their maps share."""
+
+    matrices: torch.Tensor
+    """(batch, m, n), m >= n."""
+    shortcut: torch.Tensor | None
+    """(batch or 1, m, n): A, an isometry; None where no skip makes sense."""
+    turned: bool
+    """The layer's own matrices are the adjoints of these: D then acts on the columns."""
+    gram: torch.Tensor
+    """(batch, n, n): MᴴM."""
+    cross: torch.Tensor | None
+    """(batch, n, n): AᴴM."""
+    weight: Solution
+    """Singular values of M itself."""
+
+    @staticmethod
+    def of(matrices: torch.Tensor, shortcut: torch.Tensor | None) -> Family:
+        """Form the shared products and solve M itself.
+
+        Args:
+            matrices: (batch, out, in) float64 or complex128.
+            shortcut: (batch or 1, out, in) of the same dtype, or None.
+        """
+        turned = matrices.shape[-2] < matrices.shape[-1]
+        m = matrices.mH if turned else matrices
+        a = None if shortcut is None else (shortcut.mH if turned else shortcut)
+        gram = m.mH @ m
+        weight = singular_values(Given(gram, lambda index: m[index], None))
+        return Family(m, a, turned, gram, None if a is None else a.mH @ m, weight)
+
+    def skip(self, rho: float, beta: float, diagonal: torch.Tensor | None = None) -> Solution:
+        """Return the singular values of ρA+βM, or of ρA+β·D·M for D = diag(diagonal).
+
+        Args:
+            rho: weight of the skip.
+            beta: weight of the branch.
+            diagonal: (out,) or None for the identity.
+        """
+        if self.shortcut is None or self.cross is None:
+            raise AssertionError("no shortcut was given")
+        gram, cross = self._activated(diagonal)
+        added = beta * beta * gram + rho * beta * (cross + cross.mH)
+        added.diagonal(dim1=-2, dim2=-1).add_(rho * rho)
+        a, m = self.shortcut, self.matrices
+        peak = 1.0 if diagonal is None else float(diagonal.abs().max())
+
+        def explicit(index: torch.Tensor) -> torch.Tensor:
+            chosen = a if len(a) == 1 else a[index]
+            return rho * chosen + beta * self._apply(m[index], diagonal)
+
+        size = abs(rho) + abs(beta) * peak * self.weight.values[:, 0]
+        return singular_values(Given(added, explicit, size))
+
+    def chain(self, diagonal: torch.Tensor) -> Solution | None:
+        """Return the singular values of D·M without the zeros that D's zero entries make, None if none is left.
+
+        Rows that D removes are structural zeros: they are counted by the caller, not computed (MATH R9).
+        """
+        alive = diagonal != 0
+        count = int(alive.sum())
+        if count == 0:
+            return None
+        d, m = diagonal[alive], self.matrices
+        if self.turned:
+            kept = m[:, :, alive]
+            gram = self.gram[:, alive][:, :, alive] * (d[:, None] * d[None, :])
+        else:
+            kept = m[:, alive]
+            weighted = kept * d[:, None]
+            gram = weighted.mH @ weighted if count >= m.shape[-1] else weighted @ weighted.mH
+
+        def explicit(index: torch.Tensor) -> torch.Tensor:
+            if self.turned:
+                return kept[index] * d
+            rows = kept[index] * d[:, None]
+            return rows if rows.shape[-2] >= rows.shape[-1] else rows.mH
+
+        return singular_values(Given(gram, explicit, None))
+
+    def _apply(self, m: torch.Tensor, diagonal: torch.Tensor | None) -> torch.Tensor:
+        if diagonal is None:
+            return m
+        return m * diagonal if self.turned else m * diagonal[:, None]
+
+    def _activated(self, diagonal: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return (DM)ᴴDM and AᴴDM."""
+        if self.shortcut is None or self.cross is None:
+            raise AssertionError("no shortcut was given")
+        if diagonal is None:
+            return self.gram, self.cross
+        if self.turned:  # M·D, D on the smaller side: the products only change by factors
+            return self.gram * (diagonal[:, None] * diagonal[None, :]), self.cross * diagonal
+        weighted = self.matrices * diagonal[:, None]
+        return weighted.mH @ weighted, self.shortcut.mH @ weighted
