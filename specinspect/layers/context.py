@@ -8,7 +8,7 @@ from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
-from specinspect.checkpoint.model import Checkpoint, ModuleFacts, Skipped, TensorInfo
+from specinspect.checkpoint.model import FLOAT_DTYPES, Checkpoint, ModuleFacts, Skipped, TensorInfo
 from specinspect.layers.channels import Channels
 from specinspect.layers.model import Layer
 from specinspect.layers.names import join, sort_key
@@ -48,14 +48,18 @@ class Context:
 
     @cached_property
     def next_module(self) -> Mapping[str, str]:
-        """Module path → the module that comes after it in the checkpoint."""
-        return dict(pairwise(self.module_paths))
+        """Module path → the module that comes after it in the checkpoint (integers aside)."""
+        paths = (name.rpartition(".")[0] for name, info in self.tensors.items() if info.dtype in FLOAT_DTYPES)
+        return dict(pairwise(dict.fromkeys(paths)))
 
     @cached_property
     def alphabetical(self) -> bool:
-        """Whether the names are merely sorted, so that their order says nothing about the network."""
-        keys = [sort_key(name) for name in self.tensors]
-        return all(a <= b for a, b in pairwise(keys))
+        """Whether the names are merely sorted, so that their order says nothing about the network.
+
+        safetensors sorts by dtype first, hence only neighbours of one dtype count.
+        """
+        keys = [(info.dtype, sort_key(name)) for name, info in self.tensors.items()]
+        return all(a[1] <= b[1] for a, b in pairwise(keys) if a[0] == b[0])
 
     def type_of(self, module: str) -> str:
         """Return the class name of a module, '' where it is not known."""
