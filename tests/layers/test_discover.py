@@ -23,8 +23,8 @@ PARTS = st.sampled_from(
         "weight_g", "weight_v", "weight_u", "weight_orig", "weight_mask", "bias", "W1", "b1", "kernel",
         "weight_ih_l0", "weight_hh_l0", "weight_hr_l0", "weight_ih", "weight_hh", "in_proj_weight", "qweight",
         "SCB", "scales", "absmax", "alpha", "embed", "pos_embed", "running_mean", "running_var",
-        "num_batches_tracked", "ups", "deconv", "experts", "weight_scale", "emb#", "[/]", "\n", "é", "W_q", "q",
-        "k", "v",
+        "num_batches_tracked", "ups", "deconv", "experts", "weight_scale", "emb#", "[/]", "\n", "é", "W_q",
+        "q", "k", "v",
     ]
 )  # fmt: skip
 NAMES = st.one_of(
