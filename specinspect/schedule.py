@@ -42,7 +42,7 @@ def cost(layer: Layer, grid: int) -> Cost:
     if isinstance(layer.weight, Product) and layer.conv is None:
         return Cost(8 * 3 * (m + n) * n, 8.0 * (m + n) * n * n)
     if layer.conv is None:
-        return Cost(8 * 3 * n * n + 4 * m * n, 2.0 * m * n * n + 4.0 * n**3)
+        return Cost(8 * 3 * n * n, 2.0 * m * n * n + 4.0 * n**3)
     sides = grid_sides(layer, grid) or ()
     groups, strides = layer.conv.groups.value, layer.conv.stride.value
     frequencies = prod(sides) // prod(strides) / 2 if prod(layer.conv.kernel) > 1 else 1

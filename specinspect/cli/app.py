@@ -50,7 +50,9 @@ Exclude = Annotated[
 ]
 Key = Annotated[
     str | None,
-    typer.Option("--key", metavar="NAME", help="Which state dict, in a file that nests several; . takes all as one."),
+    typer.Option(
+        "--key", metavar="NAME", help="Which state dict, in a file that nests several; . takes all as one."
+    ),
 ]
 Grid = Annotated[int, typer.Option("--grid", metavar="N", help="Convolutions: side of the periodic grid.")]
 Device = Annotated[
@@ -160,6 +162,8 @@ def run(arguments: Sequence[str]) -> int:
         # The reader went away (`| head`). Nothing more can be written, the flush at exit included.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 2
+    except OSError as error:  # readers turn theirs into SpecinspectError: this one is about writing
+        return _fail(f"cannot write the output: {error.strerror or error}")
     except Exception as error:
         usage = getattr(error, "format_message", None)
         if usage is not None:

@@ -15,7 +15,7 @@ from specinspect.maps.fourier import fourier_blocks
 from specinspect.maps.model import ConvolutionMap, DenseMap, LinearMap, LowRankMap
 from specinspect.spectra.model import Spectrum
 from specinspect.spectra.plan import Plan
-from specinspect.spectra.rounding import Scan, scan, storage_floor
+from specinspect.spectra.rounding import Scan, exact_dtype, scan, storage_floor
 from specinspect.spectra.solve import (
     EPS,
     Batch,
@@ -93,7 +93,8 @@ def _dense(maps: Sequence[DenseMap], plan: Plan, keep_values: bool) -> list[Meas
 def _prepare(dense: DenseMap) -> _Prepared:
     matrix = dense.matrix
     turned = matrix.shape[0] < matrix.shape[1]
-    found = scan(row_blocks(tall(matrix), min(matrix.shape) // 2, 1.0, "cpu"), min(matrix.shape), dense.dtype)
+    blocks = row_blocks(tall(matrix), min(matrix.shape) // 2, 1.0, "cpu", exact_dtype(matrix.dtype))
+    found = scan(blocks, min(matrix.shape), dense.dtype)
     if turned:
         found = found.turned()
     if found.nonfinite:

@@ -16,7 +16,15 @@ MANTISSA_BITS: Mapping[str, int] = {"f64": 52, "f32": 23, "f16": 10, "bf16": 7, 
 SMALLEST_EXPONENT: Mapping[str, int] = {
     "f64": -1022, "f32": -126, "f16": -14, "bf16": -126, "f8_e4m3": -6, "f8_e5m2": -14,
 }  # fmt: skip
-_EXPONENT_BITS = 0x7FF0_0000_0000_0000
+_EXPONENT_BITS = {
+    torch.float64: (torch.int64, 0x7FF0_0000_0000_0000),
+    torch.float32: (torch.int32, 0x7F80_0000),
+}
+
+
+def exact_dtype(dtype: torch.dtype) -> torch.dtype:
+    """Return the smaller of float32 and float64 that holds every value of a dtype: what `scan` reads."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,7 +58,7 @@ class Scan:
 
 
 def scan(blocks: Iterator[torch.Tensor], columns: int, dtype: str) -> Scan:
-    """Read float64 row blocks (rows, columns) once; `dtype` is the one the entries were stored in."""
+    """Read row blocks (rows, columns), float32 or float64, once; `dtype` is the one the entries were stored in."""
     nan = infinite = entries = 0
     largest, ulp_norm = 0.0, 0.0
     rows: list[torch.Tensor] = []
@@ -68,11 +76,15 @@ def scan(blocks: Iterator[torch.Tensor], columns: int, dtype: str) -> Scan:
         rows.append((row_peaks != 0).cpu())
         live_columns |= (column_peaks != 0).cpu()
         # Clearing the mantissa leaves 2^e, the unit in the last place up to a constant.
-        power = magnitude.view(torch.int64).bitwise_and_(_EXPONENT_BITS).view(torch.float64)
-        power = torch.where(block == 0, 0.0, power.clamp_min_(tiny))
+        integers, exponent = _EXPONENT_BITS[magnitude.dtype]
+        zero = magnitude == 0
+        power = magnitude.view(integers).bitwise_and_(exponent).view(magnitude.dtype)
+        power.clamp_min_(tiny).masked_fill_(zero, 0.0)
         # In units of the largest, so that squares stay within float64 whatever the scale.
         unit = max(float(power.amax()), tiny)
-        ulp_norm = hypot(ulp_norm, unit * float(torch.linalg.vector_norm(power.div_(unit))))
+        ulp_norm = hypot(
+            ulp_norm, unit * float(torch.linalg.vector_norm(power.div_(unit), dtype=torch.float64))
+        )
     rms = ulp_norm / sqrt(entries) * 2.0 ** -MANTISSA_BITS[dtype] if entries else 0.0
     live_rows = torch.cat(rows) if rows else torch.zeros(0, dtype=torch.bool)
     return Scan(entries, nan, infinite, largest, rms, live_rows, live_columns)

@@ -101,14 +101,16 @@ def tall(matrix: torch.Tensor) -> torch.Tensor:
     return matrix if matrix.shape[0] >= matrix.shape[1] else matrix.T
 
 
-def row_blocks(matrix: torch.Tensor, rows: int, scale: float, device: str) -> Iterator[torch.Tensor]:
-    """Yield the rows of an (m, n) matrix in order, as float64 blocks times `scale`.
+def row_blocks(
+    matrix: torch.Tensor, rows: int, scale: float, device: str, dtype: torch.dtype = torch.float64
+) -> Iterator[torch.Tensor]:
+    """Yield the rows of an (m, n) matrix in order, as blocks of `dtype` times `scale`.
 
     A block has `rows` rows, or more where that would be only a few entries.
     """
     rows = max(rows, 1, SMALLEST_BLOCK // matrix.shape[1])
     for start in range(0, matrix.shape[0], rows):
-        block = matrix[start : start + rows].to(device).to(torch.float64)
+        block = matrix[start : start + rows].to(device).to(dtype)
         yield block * scale if scale != 1.0 else block
 
 
