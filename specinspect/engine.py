@@ -240,7 +240,7 @@ def run_job(job: Job) -> tuple[LayerResult, ...]:
             return _compute(job, Plan("cpu"), notice)
     except SpecinspectError:
         raise
-    except torch.linalg.LinAlgError as error:
+    except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
         raise LayerError(f"layer {names!r}: the eigenvalue solver did not converge ({error})") from error
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "alloc" not in str(error).lower():

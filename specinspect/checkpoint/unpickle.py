@@ -289,13 +289,13 @@ def _set_pairs(target: dict[Any, Any], values: list[Any]) -> None:
 
 def _storage(kind: Any, key: Any, location: Any, numel: Any, view: Any = None) -> StorageRef:
     if not isinstance(kind, Global) or type(numel) is not int or numel < 0:
-        return _fail("a malformed storage reference")  # type: ignore[no-any-return]
+        return _fail("a malformed storage reference")
     if not isinstance(key, str | int | bytes):
-        return _fail("a storage without a name")  # type: ignore[no-any-return]
+        return _fail("a storage without a name")
     dtype = TORCH_STORAGES.get(kind.name, "")
     itemsize = ITEMSIZE[dtype] if dtype else QUANTISED_STORAGES.get(kind.name, 0)
     if not itemsize:
-        return _fail(f"storage class {quote(kind.name)}")  # type: ignore[no-any-return]
+        return _fail(f"storage class {quote(kind.name)}")
     start = 0
     if view is not None:
         if (
@@ -303,10 +303,10 @@ def _storage(kind: Any, key: Any, location: Any, numel: Any, view: Any = None) -
             or len(view) != 3
             or not all(type(n) is int and n >= 0 for n in view[1:])
         ):
-            return _fail("a malformed storage view")  # type: ignore[no-any-return]
+            return _fail("a malformed storage view")
         start = view[1]
         if start + view[2] > numel:
-            return _fail("a storage view that leaves its storage")  # type: ignore[no-any-return]
+            return _fail("a storage view that leaves its storage")
     name = key.decode("utf-8", "replace") if isinstance(key, bytes) else str(key)
     # Only text: str() of a tuple that refers to itself many times over grows without bound.
     return StorageRef(name, dtype, itemsize, numel, location if isinstance(location, str) else "", start)
@@ -334,13 +334,13 @@ def _tensor_v3(
 
 def _view(storage: Any, offset: Any, shape: Any, strides: Any, dtype: Any) -> TensorRef | Unreadable:
     if not isinstance(storage, StorageRef):
-        return _fail("a tensor without a storage")  # type: ignore[no-any-return]
+        return _fail("a tensor without a storage")
     if storage.location == "meta":
         return Unreadable("saved from the meta device: the file holds no values")
     name = storage.dtype
     if dtype is not None:
         if not isinstance(dtype, Global):
-            return _fail("a tensor with a malformed dtype")  # type: ignore[no-any-return]
+            return _fail("a tensor with a malformed dtype")
         name = TORCH.get(dtype.name, "")
         if not name:
             return Unreadable(f"stored as torch.{dtype.name}, a dtype that is not read here")
@@ -348,15 +348,15 @@ def _view(storage: Any, offset: Any, shape: Any, strides: Any, dtype: Any) -> Te
         return Unreadable("a quantised tensor: packed integers, not weights")
     sizes, steps = _ints(shape), _ints(strides)
     if type(offset) is not int or len(sizes) != len(steps):
-        return _fail("a tensor whose shape, strides and offset do not fit together")  # type: ignore[no-any-return]
+        return _fail("a tensor whose shape, strides and offset do not fit together")
     return TensorRef(storage, name, offset, sizes, steps)
 
 
 def _ints(value: Any) -> tuple[int, ...]:
     if not isinstance(value, tuple | list) or not all(type(n) is int and 0 <= n < 2**63 for n in value):
-        return _fail("a shape or strides that are no integers")  # type: ignore[no-any-return]
+        return _fail("a shape or strides that are no integers")
     if len(value) > 64:
-        return _fail("a tensor of more than 64 dimensions")  # type: ignore[no-any-return]
+        return _fail("a tensor of more than 64 dimensions")
     return tuple(value)
 
 
@@ -386,7 +386,7 @@ def _ordered_dict(unpickler: InertUnpickler, values: Any = (), *_rest: Any) -> d
     result: dict[Any, Any] = {}
     for pair in _list(unpickler, values):
         if not isinstance(pair, list | tuple) or len(pair) != 2:
-            return _fail("a dict entry that is no pair")  # type: ignore[no-any-return]
+            return _fail("a dict entry that is no pair")
         result[_key(pair[0])] = pair[1]
     return result
 
@@ -406,7 +406,7 @@ def _reconstructor(_: InertUnpickler, kind: Any, *_rest: Any) -> Any:
 def _encode(unpickler: InertUnpickler, text: Any, encoding: Any = "latin1", *_rest: Any) -> bytes:
     # Protocol 2 has no bytes: Python 3 writes them as text that is to be encoded.
     if not isinstance(text, str) or encoding not in {"latin1", "latin-1"}:
-        return _fail("bytes in an unknown encoding")  # type: ignore[no-any-return]
+        return _fail("bytes in an unknown encoding")
     unpickler.spend(len(text))
     return text.encode("latin1")
 

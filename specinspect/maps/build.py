@@ -124,5 +124,5 @@ def _convolution(layer: Layer, weight: torch.Tensor, side: int) -> ConvolutionMa
             f"layer {layer.name!r}: {groups} groups do not divide {weight.shape[0]} channels",
             "correct the number of groups",
         )
-    kernel = weight.unflatten(0, (groups, weight.shape[0] // groups))
+    kernel = weight.reshape(groups, weight.shape[0] // groups, *weight.shape[1:])
     return ConvolutionMap(kernel, geometry.stride.value, geometry.dilation.value, grid, layer.dtype)

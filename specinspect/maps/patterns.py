@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Affine:
-    """The eval-mode batch normalisation z → scale·z + shift that stands between a layer and its activation."""
+    """The eval-mode batch normalisation z → scale·z + shift between a layer and its activation."""
 
     scale: torch.Tensor
     """(out,) float64: γ/√(variance + ε)."""

@@ -1,7 +1,7 @@
 """The maps D·W, ρA+βW and ρA+β·D·W of one layer from one Gram matrix and one product with the shortcut A.
 
-A is an isometry on the smaller side (AᴴA = I or AAᴴ = I: identity, rectangular identity, rescaled average pool),
-so with M tall, G = MᴴM and E = AᴴM:
+A is an isometry on the smaller side (AᴴA = I or AAᴴ = I: identity, rectangular identity, rescaled average
+pool), so with M tall, G = MᴴM and E = AᴴM:
 
     (ρA+βM)ᴴ(ρA+βM) = ρ²I + ρβ(E + Eᴴ) + β²G
 
@@ -95,7 +95,7 @@ class Family:
         return singular_values(Given(added, explicit, size))
 
     def chain(self, diagonal: torch.Tensor) -> Solution | None:
-        """Return the singular values of D·M without the zeros that D's zero entries make, None if none is left.
+        """Return the singular values of D·M that D leaves, None if there are none.
 
         Rows that D removes are structural zeros: they are counted by the caller, not computed (MATH R9).
         """

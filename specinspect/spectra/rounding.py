@@ -58,7 +58,7 @@ class Scan:
 
 
 def scan(blocks: Iterator[torch.Tensor], columns: int, dtype: str) -> Scan:
-    """Read row blocks (rows, columns), float32 or float64, once; `dtype` is the one the entries were stored in."""
+    """Read row blocks (rows, columns) in float32 or float64 once; `dtype` is the one that was stored."""
     nan = infinite = entries = 0
     largest, ulp_norm = 0.0, 0.0
     rows: list[torch.Tensor] = []

@@ -17,11 +17,12 @@ import sys
 import tempfile
 from pathlib import Path
 
+# VmHWM, not ru_maxrss: the latter starts at what the parent had when it forked.
 CHILD = """
-import resource, sys
-before = 0
+import sys
 {code}
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)
+with open("/proc/self/status") as status:
+    print(next(line for line in status if line.startswith("VmHWM")).split()[1], file=sys.stderr)
 """
 BASELINE = CHILD.format(code="import torch, numpy, safetensors")
 REPORT = CHILD.format(code="from specinspect.cli.app import run\nassert run(sys.argv[1:]) == 0")

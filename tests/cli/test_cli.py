@@ -30,7 +30,7 @@ def checkpoint(tmp_path: Path) -> str:
 
 
 def command(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
+    process: subprocess.CompletedProcess[str] = subprocess.run(
         [sys.executable, "-m", "specinspect", *arguments],
         capture_output=True,
         text=True,
@@ -38,6 +38,7 @@ def command(*arguments: str, **options: object) -> subprocess.CompletedProcess[s
         check=False,
         **options,  # type: ignore[call-overload]
     )
+    return process
 
 
 def one_line_error(capsys: pytest.CaptureFixture[str]) -> str:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from specinspect.maps import ConvolutionMap
 from specinspect.spectra.compute import Measured, measure
 from specinspect.spectra.plan import Plan
+from tests.spectra.matrices import Array
 
 CONVOLVE = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
@@ -25,7 +26,7 @@ def dense_operator(
     stride: tuple[int, ...],
     dilation: tuple[int, ...],
     groups: int,
-) -> np.ndarray:
+) -> Array:
     """Return the matrix of torch's convolution on a periodic grid, one column per input entry."""
     channels = kernel.shape[1] * groups
     inputs = torch.eye(channels * prod(grid), dtype=torch.float64).reshape(-1, channels, *grid)
@@ -46,7 +47,7 @@ def spectrum_of(
     groups: int = 1,
     dtype: str = "f64",
 ) -> Measured:
-    grouped = kernel.unflatten(0, (groups, -1))
+    grouped = kernel.reshape(groups, -1, *kernel.shape[1:])
     return measure([ConvolutionMap(grouped, stride, dilation, grid, dtype)], Plan("cpu"), keep_values=True)[0]
 
 
