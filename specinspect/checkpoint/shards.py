@@ -10,6 +10,7 @@ from pathlib import Path
 from specinspect.checkpoint.contents import Contents
 from specinspect.checkpoint.files import damaged, file_size, open_regular, read_exactly
 from specinspect.checkpoint.model import Skipped, TensorInfo
+from specinspect.checkpoint.names import natural_key
 from specinspect.checkpoint.strict_json import parse_object
 from specinspect.checkpoint.text import quote, quote_list
 from specinspect.errors import CheckpointError
@@ -81,7 +82,7 @@ def open_indexed(path: str, shards: Mapping[str, list[str]], open_shard: Open) -
 
 
 def join(path: str, parts: list[Contents]) -> Contents:
-    """Join the contents of several files, in the order given.
+    """Join the contents of several files: in natural order of the names where each file is, else as given.
 
     Raises:
         CheckpointError: two files hold a tensor of the same name.
@@ -95,6 +96,9 @@ def join(path: str, parts: list[Contents]) -> Contents:
                 "the shards belong to different models: give one file",
             )
         tensors.update(part.tensors)
+    if all(list(part.tensors) == sorted(part.tensors, key=natural_key) for part in parts):
+        # Sorted shards say nothing of the model's order, and a block that was cut in two is one block.
+        tensors = dict(sorted(tensors.items(), key=lambda item: natural_key(item[0])))
     formats = dict.fromkeys(part.format for part in parts)
     return Contents(
         next(iter(formats)),

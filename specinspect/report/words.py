@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -108,11 +109,25 @@ def assumed(report: Report) -> list[str]:
     ]
 
 
+_OWNED = (
+    (re.compile(r"^bias of .+", re.DOTALL), "bias of a layer"),
+    (re.compile(r"^(\w+ normalisation) after .+", re.DOTALL), r"\1 after a layer"),
+    (re.compile(r"^([\w ]+) of ((?:\w+ )?normalisation) .+", re.DOTALL), r"\1 of \2"),
+)
+
+
+def _without_owner(reason: str) -> str:
+    """Return a reason without the name of the layer that a tensor belongs to, so that equal ones meet."""
+    for pattern, short in _OWNED:
+        reason = pattern.sub(short, reason)
+    return reason
+
+
 def skipped(report: Report) -> list[str]:
     """Return every reason for skipping a tensor once, commonest first, with the first and last name."""
     names: dict[str, list[str]] = {}
     for item in report.skipped:
-        names.setdefault(item.reason, []).append(item.name)
+        names.setdefault(_without_owner(item.reason), []).append(item.name)
     ordered = sorted(names.items(), key=lambda pair: -len(pair[1]))
     return [
         f"{visible(reason)}: {_some(group)}"
