@@ -76,6 +76,12 @@ class ConvGeometry:
     dilation: Fact[tuple[int, ...]]
     groups: Fact[int]
     transposed: bool = False
+    padding: Fact[tuple[int, ...]] | None = None
+    """Zeros added on the low side of each axis; None: half the kernel's reach, `dilation·(kernel-1)//2`.
+
+    The spectrum of W does not depend on it, that of a skip map does (MATH R63).
+    """
+    padding_mode: str = "zeros"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +91,32 @@ class Normalization:
     kind: Literal["batch_norm", "layer_norm", "group_norm", "rms_norm"]
     name: str
     """Module path."""
+    source: Source
+    eps: float = 1e-5
+
+
+@dataclass(frozen=True, slots=True)
+class Activation:
+    """What D is made of: the activation that follows a layer and its normalisation."""
+
+    name: str
+    """A canonical name of `maps.activations`; 'identity' where none follows."""
+    source: Source
+    slope: float | None = None
+    """leaky_relu's slope below zero, elu's and celu's α."""
+    parameter: str | None = None
+    """prelu: the tensor of slopes, one or one per channel."""
+
+
+@dataclass(frozen=True, slots=True)
+class Skip:
+    """The shortcut A of the skip map ρA + βW: which isometry it is, which follows from the shapes.
+
+    The source says whether the network has a skip around this very layer ('model', 'config') or the map asks
+    what one would do ('assumed').
+    """
+
+    kind: Literal["identity", "rectangular-identity", "average-pool", "none"]
     source: Source
 
 
@@ -108,3 +140,9 @@ class Layer:
     normalization: Normalization | None = None
     assumptions: tuple[str, ...] = ()
     """One sentence for everything guessed rather than known."""
+    bias_rows: tuple[tuple[int, int], ...] | None = None
+    """Half-open ranges of the bias that belong to this layer, where it is one part of a packed one."""
+    activation: Activation = Activation("identity", "assumed")
+    skip: Skip = Skip("none", "assumed")
+    grid: int | None = None
+    """Side of the periodic grid where a rule sets one for this layer."""
