@@ -1,0 +1,71 @@
+"""Which activation and which normalisation follow a layer."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from specinspect.architecture.activations import HOMOGENEOUS, IDENTITY
+from specinspect.architecture.graph import Graph, Node
+from specinspect.architecture.model import Activation
+
+_THROUGH = frozenset({"pass", "part", "reshape", "pool", "shift", "linear"})
+"""An activation behind these still acts on the layer's own outputs, entry by entry or averaged."""
+_KEEPS_ENTRIES = frozenset({"cat", "concat", "concatenate", "stack"})
+_STARTS_LINEAR = frozenset({"MultiheadAttention", "LSTM", "GRU", "RNN"})
+"""Modules taken as one thing that are known to begin with a layer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Follower:
+    """What one use of a layer's output meets before the next layer."""
+
+    activation: Activation | None
+    """None where it is unknown."""
+    norm: str | None = None
+
+
+def followers(graph: Graph, layer: Node) -> list[Follower]:
+    """Return what follows on each path from the layer's output, in the order in which forward uses it."""
+    return list(dict.fromkeys(_walk(graph, layer, _State(), set())))
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    norm: str | None = None
+    scaled: bool = False
+    """Times something on the way."""
+    mixed: bool = False
+    """Put together with other tensors: a norm behind that is not the layer's alone."""
+
+
+def _walk(graph: Graph, node: Node, state: _State, seen: set[tuple[int, _State]]) -> Iterator[Follower]:
+    if (node.index, state) in seen:
+        return
+    seen.add((node.index, state))
+    for index in node.users:
+        user = graph.nodes[index]
+        if user.role == "scale" or (user.role == "linear" and user.detail in {"mul", "div"}):
+            yield from _walk(graph, user, replace(state, scaled=True), seen)
+        elif user.role in _THROUGH:
+            yield from _walk(graph, user, state, seen)
+        elif user.role == "join" and user.detail in _KEEPS_ENTRIES:
+            yield from _walk(graph, user, replace(state, mixed=True), seen)
+        elif user.role == "norm" and not state.mixed and user.step is not None:
+            yield from _walk(graph, user, replace(state, norm=state.norm or user.step.path or None), seen)
+        else:
+            yield Follower(_meets(user, state, whole=graph.whole), state.norm)
+
+
+def _meets(user: Node, state: _State, *, whole: bool) -> Activation | None:
+    if user.role == "activation" and user.step is not None and user.step.activation is not None:
+        found = user.step.activation
+        # φ(c·z) is not φ(z): say nothing rather than something wrong.
+        return None if state.scaled and found.name not in HOMOGENEOUS else found
+    if user.role in {"layer", "add"} or (user.role == "output" and whole):
+        return IDENTITY
+    if user.role == "join" and user.detail in {"mul", "matmul", "attention"}:
+        return IDENTITY
+    if user.role == "opaque" and user.detail in _STARTS_LINEAR:
+        return IDENTITY
+    return None

@@ -1,0 +1,147 @@
+"""From a module to its architecture: facts of every module, what follows each layer, residual blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from specinspect.architecture.activations import IDENTITY
+from specinspect.architecture.blocks import find_blocks, name_blocks
+from specinspect.architecture.convert import convert
+from specinspect.architecture.follow import Follower, followers
+from specinspect.architecture.graph import Graph
+from specinspect.architecture.model import Activation, Architecture
+from specinspect.architecture.trace import Recording, record
+from specinspect.checkpoint.model import ModuleFacts
+from specinspect.checkpoint.modules import plain_attributes
+from specinspect.errors import SettingsError
+
+_WRAPPERS = {"DataParallel": "module", "DistributedDataParallel": "module", "OptimizedModule": "_orig_mod"}
+_NORM_SIZES = ("num_features", "num_channels", "normalized_shape")
+
+
+def read_architecture(network: Any, notes: Sequence[str] = ()) -> Architecture:
+    """Trace a module and return what is known of it.
+
+    Raises:
+        SettingsError: it is no nn.Module.
+    """
+    if not isinstance(network, nn.Module):
+        raise SettingsError(
+            f"expected a torch.nn.Module, found a {type(network).__name__}", "pass the model itself"
+        )
+    while (inner := _WRAPPERS.get(type(network).__name__)) and isinstance(
+        getattr(network, inner, None), nn.Module
+    ):
+        network = getattr(network, inner)
+    tensors = {
+        name: tensor
+        for name, tensor in network.state_dict(keep_vars=True).items()
+        if isinstance(tensor, torch.Tensor) and not nn.parameter.is_lazy(tensor)
+    }
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    facts = {
+        path: ModuleFacts(type(part).__name__, plain_attributes(vars(part)))
+        for path, part in network.named_modules(remove_duplicate=False)
+    }
+    recording = record(network)
+    graphs = [convert(trace) for trace in recording.traces]
+    activations, norms, choices = _following(graphs, shapes, facts)
+    blocks, again = name_blocks(found for graph in graphs for found in find_blocks(graph))
+    repeated = [
+        f"the residual block {name} is applied {count} times and listed once" for name, count in again.items()
+    ]
+    same = _same_modules(network)
+    return Architecture(
+        modules=facts,
+        shapes=shapes,
+        activations=activations | {path: activations[first] for path, first in same if first in activations},
+        normalizations=norms | {path: norms[first] for path, first in same if first in norms},
+        blocks=blocks,
+        traced=not recording.failures,
+        notes=(*notes, *_failures(recording), *choices, *repeated),
+        tied=_tied(tensors),
+    )
+
+
+def _following(
+    graphs: Sequence[Graph], shapes: dict[str, tuple[int, ...]], facts: dict[str, ModuleFacts]
+) -> tuple[dict[str, Activation], dict[str, str], list[str]]:
+    activations: dict[str, Activation] = {}
+    norms: dict[str, str] = {}
+    notes: list[str] = []
+    for path, found in _by_layer(graphs).items():
+        first = found[0]
+        if len({item.activation for item in found}) > 1:
+            words = ", ".join(dict.fromkeys(_word(item.activation) for item in found))
+            choice = "left open" if first.activation is None else "the first is taken"
+            notes.append(f"what follows {path or 'the weight'} differs between its uses ({words}): {choice}")
+        if first.activation is not None:
+            activations[path] = first.activation
+        if first.norm is not None and _fits(path, first.norm, shapes, facts):
+            norms[path] = first.norm
+    return activations, norms, notes
+
+
+def _by_layer(graphs: Sequence[Graph]) -> dict[str, list[Follower]]:
+    found: dict[str, list[Follower]] = {}
+    for graph in graphs:
+        for node in graph.nodes.values():
+            if node.step is None:
+                continue
+            if node.role == "layer":
+                found.setdefault(node.step.path, []).extend(followers(graph, node))
+            elif node.role == "opaque" and node.detail == "MultiheadAttention":
+                # Not looked into, but known: attention between the two, nothing else.
+                inner, outer = node.step.inside
+                found.setdefault(inner, [Follower(IDENTITY)])
+                found.setdefault(outer, []).extend(followers(graph, node))
+    return {path: items for path, items in found.items() if items}
+
+
+def _fits(layer: str, norm: str, shapes: dict[str, tuple[int, ...]], facts: dict[str, ModuleFacts]) -> bool:
+    """Whether a norm has as many channels as the layer has outputs: not so after a flatten."""
+    weight = shapes.get(f"{layer}.weight" if layer else "weight")
+    attributes = facts[norm].attributes if norm in facts else {}
+    size = next((attributes[name] for name in _NORM_SIZES if name in attributes), None)
+    size = size[-1] if isinstance(size, tuple) and size else size
+    if weight is None or not isinstance(size, int) or layer not in facts:
+        return True
+    kind = facts[layer].type
+    if kind == "Embedding":
+        return weight[-1] == size
+    groups = facts[layer].attributes.get("groups", 1) if kind.startswith("ConvTranspose") else 0
+    outputs = weight[1] * groups if groups else weight[0]
+    return bool(outputs == size)
+
+
+def _word(activation: Activation | None) -> str:
+    if activation is None:
+        return "unknown"
+    return activation.name if activation.slope is None else f"{activation.name}:{activation.slope:g}"
+
+
+def _failures(recording: Recording) -> Iterator[str]:
+    for (kind, reason), paths in recording.failures.items():
+        more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
+        where = f" ({paths[0]}{more})" if paths[0] else ""
+        yield f"the forward of {kind}{where} could not be followed: {reason}"
+
+
+def _same_modules(network: nn.Module) -> list[tuple[str, str]]:
+    """Return the further paths of modules that have several, each with the first one."""
+    first: dict[nn.Module, str] = {}
+    pairs = (
+        (path, first.setdefault(part, path)) for path, part in network.named_modules(remove_duplicate=False)
+    )
+    return [(path, known) for path, known in pairs if path != known]
+
+
+def _tied(tensors: dict[str, torch.Tensor]) -> dict[str, str]:
+    first: dict[int, str] = {}
+    groups = {name: first.setdefault(id(tensor), name) for name, tensor in tensors.items()}
+    several = {known for name, known in groups.items() if name != known}
+    return {name: known for name, known in groups.items() if known in several}
