@@ -13,10 +13,50 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 
 from specinspect.spectra.solve import Solution, singular_values
+
+
+class Shortcut(Protocol):
+    """The isometry A of a batch of tall matrices."""
+
+    def cross(self, m: torch.Tensor) -> torch.Tensor:
+        """Return AᴴM, (batch, n, n)."""
+
+    def add_to(self, m: torch.Tensor, rho: float, index: torch.Tensor) -> torch.Tensor:
+        """Return ρA + M for the chosen members, whose matrices m (k, m, n) may be overwritten."""
+
+
+class RectangularIdentity:
+    """Ones on the diagonal of an m × n matrix: the identity where m = n."""
+
+    def cross(self, m: torch.Tensor) -> torch.Tensor:
+        """Return AᴴM: the first n rows."""
+        return m[..., : m.shape[-1], :]
+
+    def add_to(self, m: torch.Tensor, rho: float, index: torch.Tensor) -> torch.Tensor:
+        """Return ρA + M."""
+        m.diagonal(dim1=-2, dim2=-1).add_(rho)
+        return m
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ExplicitShortcut:
+    """An isometry that is written out (the Fourier blocks of an average pool)."""
+
+    matrices: torch.Tensor
+    """(batch, m, n), m >= n."""
+
+    def cross(self, m: torch.Tensor) -> torch.Tensor:
+        """Return AᴴM."""
+        return self.matrices.mH @ m
+
+    def add_to(self, m: torch.Tensor, rho: float, index: torch.Tensor) -> torch.Tensor:
+        """Return ρA + M."""
+        return m.add_(self.matrices[index], alpha=rho)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,8 +85,8 @@ class Family:
 
     matrices: torch.Tensor
     """(batch, m, n), m >= n."""
-    shortcut: torch.Tensor | None
-    """(batch or 1, m, n): A, an isometry; None where no skip makes sense."""
+    shortcut: Shortcut | None
+    """A, turned as the matrices are; None where no skip makes sense."""
     turned: bool
     """The layer's own matrices are the adjoints of these: D then acts on the columns."""
     gram: torch.Tensor
@@ -57,19 +97,23 @@ class Family:
     """Singular values of M itself."""
 
     @staticmethod
-    def of(matrices: torch.Tensor, shortcut: torch.Tensor | None) -> Family:
+    def of(matrices: torch.Tensor, shortcut: torch.Tensor | RectangularIdentity | None) -> Family:
         """Form the shared products and solve M itself.
 
         Args:
             matrices: (batch, out, in) float64 or complex128.
-            shortcut: (batch or 1, out, in) of the same dtype, or None.
+            shortcut: A as (batch, out, in) of the same dtype, or the identity of that shape, or None.
         """
         turned = matrices.shape[-2] < matrices.shape[-1]
         m = matrices.mH if turned else matrices
-        a = None if shortcut is None else (shortcut.mH if turned else shortcut)
+        a: Shortcut | None
+        if isinstance(shortcut, torch.Tensor):
+            a = ExplicitShortcut(shortcut.mH if turned else shortcut)
+        else:
+            a = shortcut
         gram = m.mH @ m
         weight = singular_values(Given(gram, lambda index: m[index], None))
-        return Family(m, a, turned, gram, None if a is None else a.mH @ m, weight)
+        return Family(m, a, turned, gram, None if a is None else a.cross(m), weight)
 
     def skip(self, rho: float, beta: float, diagonal: torch.Tensor | None = None) -> Solution:
         """Return the singular values of ρA+βM, or of ρA+β·D·M for D = diag(diagonal).
@@ -79,20 +123,24 @@ class Family:
             beta: weight of the branch.
             diagonal: (out,) or None for the identity.
         """
-        if self.shortcut is None or self.cross is None:
+        a, m = self.shortcut, self.matrices
+        if a is None or self.cross is None:
             raise AssertionError("no shortcut was given")
-        gram, cross = self._activated(diagonal)
+        unit = max(abs(rho), abs(beta))
+        if unit == 0:
+            raise ValueError("rho and beta are both zero: there is no map")
+        # In units of the larger one, whose square may leave float64.
+        rho, beta = rho / unit, beta / unit
+        gram, cross = self._activated(a, self.cross, diagonal)
         added = beta * beta * gram + rho * beta * (cross + cross.mH)
         added.diagonal(dim1=-2, dim2=-1).add_(rho * rho)
-        a, m = self.shortcut, self.matrices
         peak = 1.0 if diagonal is None else float(diagonal.abs().max())
 
         def explicit(index: torch.Tensor) -> torch.Tensor:
-            chosen = a if len(a) == 1 else a[index]
-            return rho * chosen + beta * self._apply(m[index], diagonal)
+            return a.add_to(beta * self._apply(m[index], diagonal), rho, index)
 
         size = abs(rho) + abs(beta) * peak * self.weight.values[:, 0]
-        return singular_values(Given(added, explicit, size))
+        return singular_values(Given(added, explicit, size)).scaled(unit)
 
     def chain(self, diagonal: torch.Tensor) -> Solution | None:
         """Return the singular values of D·M that D leaves, None if there are none.
@@ -125,13 +173,13 @@ class Family:
             return m
         return m * diagonal if self.turned else m * diagonal[:, None]
 
-    def _activated(self, diagonal: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor]:
+    def _activated(
+        self, a: Shortcut, cross: torch.Tensor, diagonal: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return (DM)ᴴDM and AᴴDM."""
-        if self.shortcut is None or self.cross is None:
-            raise AssertionError("no shortcut was given")
         if diagonal is None:
-            return self.gram, self.cross
+            return self.gram, cross
         if self.turned:  # M·D, D on the smaller side: the products only change by factors
-            return self.gram * (diagonal[:, None] * diagonal[None, :]), self.cross * diagonal
+            return self.gram * (diagonal[:, None] * diagonal[None, :]), cross * diagonal
         weighted = self.matrices * diagonal[:, None]
-        return weighted.mH @ weighted, self.shortcut.mH @ weighted
+        return weighted.mH @ weighted, a.cross(weighted)

@@ -124,6 +124,10 @@ class Solution:
     """(batch,): absolute error to expect of the smallest value."""
     method: str
 
+    def scaled(self, factor: float) -> Solution:
+        """Return the solution for the matrices times a positive number."""
+        return Solution(self.values * factor, self.floor * factor, self.method)
+
 
 def singular_values(matrices: Tall) -> Solution:
     """Return all min(m, n) singular values of each matrix of a batch.

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from specinspect.spectra.family import Family
+from specinspect.spectra.family import Family, RectangularIdentity
 from tests.spectra.matrices import with_spectrum
 
 
@@ -20,18 +20,21 @@ from tests.spectra.matrices import with_spectrum
     beta=st.floats(-2, 2),
     slope=st.sampled_from([0.0, 0.1, -1.0, 1.0, 2.5]),
     complex_=st.booleans(),
+    explicit=st.booleans(),
     seed=st.integers(0, 2**31),
 )
 def test_all_maps_agree_with_dense_matrices(
-    rows: int, columns: int, rho: float, beta: float, slope: float, complex_: bool, seed: int
+    rows: int, columns: int, rho: float, beta: float, slope: float, complex_: bool, explicit: bool, seed: int
 ) -> None:
     rng = np.random.default_rng(seed)
+    assume(rho != 0 or beta != 0)
     batch = rng.standard_normal((3, rows, columns))
     if complex_:
         batch = batch + 1j * rng.standard_normal(batch.shape)
-    shortcut = np.broadcast_to(np.eye(rows, columns), (1, rows, columns)).astype(batch.dtype)
+    shortcut = np.broadcast_to(np.eye(rows, columns), batch.shape).astype(batch.dtype)
     d = np.where(rng.random(rows) < 0.5, slope, 1.0)
-    family = Family.of(torch.from_numpy(batch), torch.from_numpy(shortcut.copy()))
+    given_shortcut = torch.from_numpy(shortcut.copy()) if explicit else RectangularIdentity()
+    family = Family.of(torch.from_numpy(batch), given_shortcut)
     diagonal = torch.from_numpy(d)
 
     def truth(matrices: np.ndarray) -> np.ndarray:
@@ -60,7 +63,7 @@ def test_a_skip_that_nearly_cancels_keeps_its_digits(gap: float) -> None:
     """W = -I + a small map: the skip takes the large part away, and what is left is known."""
     rest = with_spectrum(np.geomspace(gap, gap / 100, 20), 20, 20)
     weight = torch.from_numpy(rest - np.eye(20))
-    found = Family.of(weight[None], torch.eye(20, dtype=torch.float64)[None]).skip(1.0, 1.0)
+    found = Family.of(weight[None], RectangularIdentity()).skip(1.0, 1.0)
     truth = np.linalg.svd(np.eye(20) + weight.numpy(), compute_uv=False)
     assert np.abs(found.values[0].numpy() - truth).max() <= 1e-9 * truth[0]
     assert abs(found.values[0, -1].item() - gap / 100) <= float(found.floor[0])
@@ -70,5 +73,5 @@ def test_a_skip_of_an_ill_conditioned_matrix() -> None:
     truth = np.r_[np.linspace(3, 2, 29), 1e-6]
     symmetric = with_spectrum(truth, 30, 30)
     weight = torch.from_numpy(symmetric - 0.5 * np.eye(30))
-    found = Family.of(weight[None], torch.eye(30, dtype=torch.float64)[None]).skip(0.5, 1.0)
+    found = Family.of(weight[None], RectangularIdentity()).skip(0.5, 1.0)
     assert found.values[0, -1].item() == pytest.approx(1e-6, rel=1e-6)
