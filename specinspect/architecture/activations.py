@@ -106,7 +106,8 @@ def _with_values(name: str, values: list[float], defaults: list[float]) -> Activ
 def _module_names() -> Mapping[type[nn.Module], str]:
     names = {
         "ReLU": "relu", "ReLU6": "relu6", "LeakyReLU": "leaky_relu", "ELU": "elu", "SELU": "selu",
-        "CELU": "celu", "SiLU": "silu", "Mish": "mish", "Tanh": "tanh", "Sigmoid": "sigmoid", "Softplus": "softplus",
+        "CELU": "celu", "SiLU": "silu", "Mish": "mish", "Tanh": "tanh", "Sigmoid": "sigmoid",
+        "Softplus": "softplus",
         "Hardtanh": "hardtanh", "Hardswish": "hardswish", "Hardsigmoid": "hardsigmoid", "Softmax": "softmax",
         "Softmax2d": "softmax", "LogSoftmax": "log_softmax", "Softmin": "softmin", "Softsign": "softsign",
         "Tanhshrink": "tanhshrink", "LogSigmoid": "logsigmoid", "Threshold": "threshold", "RReLU": "rrelu",
@@ -144,7 +145,7 @@ def identify(function: Callable[[torch.Tensor], Any]) -> Activation | None:
     positive = point > 0
     slope = value[~positive] / point[~positive]
     if torch.allclose(value[positive], point[positive]) and torch.allclose(slope, slope[0]):
-        return Activation("leaky_relu", float(slope[0]))
+        return Activation("leaky_relu", round(float(slope[0]), 9))
     return None
 
 

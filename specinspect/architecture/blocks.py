@@ -87,17 +87,29 @@ def _name(item: Found, *, alone: bool, taken: set[str]) -> str:
 
 def _nested(graph: Graph, node: Node) -> list[int]:
     """Return the additions that are mere terms of this one: x + attention(x) + mlp(x) is one sum of three."""
-    source = graph.dominator(node.index)
+    source = _source(graph, node)
     found: list[int] = []
     for index in node.inputs:
         term = _through_pass(graph, index)
-        if term.role == "add" and len(term.users) == 1 and graph.dominator(term.index) == source is not None:
+        if term.role == "add" and len(term.users) == 1 and _source(graph, term) == source is not None:
             found += [term.index, *_nested(graph, term)]
     return found
 
 
+def _source(graph: Graph, node: Node) -> int | None:
+    """Return the x of x + f(x): a term that the other is made of, else the last value that all terms share.
+
+    The first matters where f has another input beside x, as in attention to an encoder's output.
+    """
+    ends = [_through_pass(graph, index).index for index in node.inputs]
+    first, last = min(ends), max(ends)
+    if len(ends) == 2 and any(first in between.inputs for between in graph.between(first, last)):
+        return first
+    return first if first in graph.nodes[last].inputs else graph.dominator(node.index)
+
+
 def _block(graph: Graph, node: Node) -> Found | None:
-    source = graph.dominator(node.index)
+    source = _source(graph, node)
     if source is None:
         return None
     nested = set(_nested(graph, node))
@@ -182,23 +194,22 @@ def _path(graph: Graph, end: int, start: int) -> tuple[Step, ...]:
             index = node.inputs[0]
         else:
             source = graph.dominator(index)
-            if source is None:  # an input that the start is not made of
-                steps.append(Step("other", "", detail=node.detail))
-                break
-            step, source = _join(graph, node, source)
+            # A path from elsewhere joins where the dominator is not behind the start.
+            source = start if source is None else max(source, start)
+            step, index = _join(graph, node, source, start)
             steps.append(step)
-            index = source
     return tuple(reversed(steps))
 
 
-def _join(graph: Graph, node: Node, source: int) -> tuple[Step, int]:
-    """Return the step for data paths that join, and the node that they come from."""
+def _join(graph: Graph, node: Node, source: int, start: int) -> tuple[Step, int]:
+    """Return the step for data paths that join, and the node that they come from, not before the start."""
     makers = _attention(graph, node)
     if makers is not None:
         inside = tuple(maker.step.path for maker in makers if maker.step is not None)
         # One layer for queries, keys and values belongs to the attention as three layers would.
         first = makers[0]
-        source = first.inputs[0] if all(maker is first for maker in makers) else source
+        if all(maker is first for maker in makers) and first.inputs[0] >= start:
+            source = first.inputs[0]
         return Step("other", "", detail="attention", inside=inside), source
     own = node.step.path if node.step else ""
     found = dict.fromkeys(

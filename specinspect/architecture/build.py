@@ -17,10 +17,9 @@ import torch
 from torch import nn
 
 from specinspect.architecture.model import Built
+from specinspect.architecture.text import describe
 from specinspect.checkpoint.text import quote
 from specinspect.errors import SettingsError
-
-_LONGEST = 300
 
 
 def build_with_notes(spec: str, arguments: str | None = None) -> Built:
@@ -76,7 +75,7 @@ def _arguments(text: str | None) -> tuple[list[Any], dict[str, Any]]:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise SettingsError(
-            f"expected the model's arguments as JSON, found {quote(text)}: {_one_line(str(error))}",
+            f"expected the model's arguments as JSON, found {quote(text)}: {describe(error)}",
             'for example {"depth": 18} or [18]',
         ) from None
     if isinstance(value, dict):
@@ -165,7 +164,7 @@ def _call(spec: str, factory: Callable[..., Any], args: list[Any], kwargs: dict[
                 return factory(*args, **kwargs), note.format(reason)
         except (Exception, SystemExit) as error:
             # Wrong arguments and the like fail in every way alike; the last, plainest one is reported.
-            reason = reason or _describe(error)
+            reason = reason or describe(error)
             failed = error
     raise _raised(f"calling {quote(spec)}", failed) from None
 
@@ -193,15 +192,4 @@ def _parameters_on_meta() -> Iterator[None]:
 
 
 def _raised(what: str, error: BaseException) -> SettingsError:
-    return SettingsError(f"{what} raised {_describe(error)}", "run it in Python to see the traceback")
-
-
-def _describe(error: BaseException) -> str:
-    text = _one_line(str(error))
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
-
-
-def _one_line(text: str) -> str:
-    line = " ".join(text.split())
-    line = line if len(line) <= _LONGEST else line[: _LONGEST - 1] + "…"
-    return line if line.isprintable() else repr(line)
+    return SettingsError(f"{what} raised {describe(error)}", "run it in Python to see the traceback")

@@ -85,8 +85,8 @@ class _Converter:
         role, step = _torch_module(module, path) or _foreign_module(module, path)
         # A module of several inputs (attention) may get one value for all of them.
         self._put(node, role, step, dict.fromkeys(inputs))
-        if role == "activation" and getattr(module, "inplace", False) and isinstance(node.args[0], fx.Node):
-            self._data[node.args[0]] = self._data[node]
+        if role == "activation" and getattr(module, "inplace", False):
+            self._data[node.all_input_nodes[0]] = self._data[node]
 
     def _function(
         self, node: fx.Node, name: str, inputs: tuple[int, ...], constants: tuple[str, ...]
@@ -135,7 +135,8 @@ class _Converter:
         ):
             self._put(node, "pass", None, inputs)
         elif name == "getitem" and isinstance(node.args[1], int) and source.role == "part":
-            self._put(node, "part", None, inputs, number=node.args[1])
+            step = Step("other", "", detail=f"part[{node.args[1]}]")
+            self._put(node, "part", step, inputs, number=node.args[1])
         elif name in vocabulary.RESHAPE:
             self._put(node, "reshape", Step("reshape", "", detail=f"{name}({_arguments(node)})"), inputs)
         elif name in vocabulary.POOLS:
@@ -159,7 +160,7 @@ class _Converter:
                 node,
                 "add",
                 Step("other", "", detail="add"),
-                inputs,
+                (self._data[first], self._data[second]),
                 factors=(1.0, -factor if minus else factor),
             )
         elif 0 in (first, second):
@@ -265,8 +266,8 @@ class _Converter:
 
 
 def _operands(node: fx.Node) -> tuple[Any, Any]:
-    values = [*node.args, *(node.kwargs[key] for key in ("input", "other") if key in node.kwargs)]
-    return values[0], values[1] if len(values) > 1 else None
+    values = [*node.args, *(node.kwargs[key] for key in ("input", "other") if key in node.kwargs), None, None]
+    return values[0], values[1]
 
 
 def _in_place(node: fx.Node) -> bool:

@@ -14,6 +14,7 @@ import torch
 from torch import fx, nn
 
 from specinspect.architecture.activations import identify
+from specinspect.architecture.text import describe
 
 _T = TypeVar("_T")
 
@@ -233,12 +234,9 @@ def _native(module: nn.Module) -> bool:
 
 
 def _reason(error: Exception) -> str:
-    text = " ".join(str(error).split())
     if isinstance(error, fx.proxy.TraceError):
         return "its control flow depends on the input"
-    text = text if text.isprintable() else repr(text)
-    text = text if len(text) <= 160 else text[:159] + "…"
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return describe(error)
 
 
 def join(path: str, name: str) -> str:

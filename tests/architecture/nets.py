@@ -21,23 +21,22 @@ class FunctionalMLP(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        for place in range(9):
-            self.add_module(f"l{place}", nn.Linear(8, 8))
+        self.l = nn.ModuleList(nn.Linear(8, 8) for _ in range(9))
         self.weight = nn.Parameter(torch.zeros(8, 8))
         self.shift = nn.Parameter(torch.zeros(8))
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.relu(self.l0(x))
-        x = F.leaky_relu(self.l1(x), 0.2)
-        x = F.gelu(self.l2(x), approximate="tanh")
-        x = self.l3(x).relu()
-        x = torch.tanh(self.l4(x))
-        x = self.l5(x)
+        x = F.relu(self.l[0](x))
+        x = F.leaky_relu(self.l[1](x), 0.2)
+        x = F.gelu(self.l[2](x), approximate="tanh")
+        x = self.l[3](x).relu()
+        x = torch.tanh(self.l[4](x))
+        x = self.l[5](x)
         x = x * torch.sigmoid(1.702 * x)
-        x = self.l6(x).clamp(min=0)
-        x = self.l7(x)
+        x = self.l[6](x).clamp(min=0)
+        x = self.l[7](x)
         x = 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))
-        x = F.relu(self.l8(x)) ** 2
+        x = F.relu(self.l[8](x)) ** 2
         return F.elu(x @ self.weight + self.shift, 0.5)
 
 
@@ -279,7 +278,7 @@ class Undecided(nn.Module):
         return self.blocks(x) if x.sum() > 0 else self.blocks(-x)
 
 
-class SquareFunction(torch.autograd.Function):
+class SwishFunction(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         return x * torch.sigmoid(x)
@@ -287,4 +286,4 @@ class SquareFunction(torch.autograd.Function):
 
 class CustomSwish(nn.Module):
     def forward(self, x: Tensor) -> Any:
-        return SquareFunction.apply(x)  # type: ignore[no-untyped-call]
+        return SwishFunction.apply(x)  # type: ignore[no-untyped-call]
