@@ -27,6 +27,7 @@ class _Converter:
         self._trace = trace
         self._modules = dict(trace.root.named_modules())
         self._stored: dict[str, torch.Tensor] = trace.root.state_dict(keep_vars=True)
+        self._order = {node: place for place, node in enumerate(trace.graph.nodes)}
         self._nodes: dict[int, Node] = {}
         self._data: dict[fx.Node, int] = {}
         """fx node → the node that holds its present value (in-place operations move it on)."""
@@ -91,7 +92,7 @@ class _Converter:
     def _function(
         self, node: fx.Node, name: str, inputs: tuple[int, ...], constants: tuple[str, ...]
     ) -> None:
-        formula = recognise(node, call_name, self._modules)
+        formula = recognise(node, call_name, self._modules, self._order)
         if formula is not None and formula.source in self._data:
             self._activation(node, formula.activation, (self._data[formula.source],), formula.name)
             return

@@ -34,7 +34,9 @@ def followers(graph: Graph, layer: Node) -> list[Follower]:
 class _State:
     norm: str | None = None
     scaled: bool = False
-    """Times something on the way."""
+    """Times a number or a tensor on the way."""
+    turned: bool = False
+    """Perhaps times something negative."""
     mixed: bool = False
     """Put together with other tensors: a norm behind that is not the layer's alone."""
 
@@ -46,7 +48,7 @@ def _walk(graph: Graph, node: Node, state: _State, seen: set[tuple[int, _State]]
     for index in node.users:
         user = graph.nodes[index]
         if user.role == "scale" or (user.role == "linear" and user.detail in {"mul", "div"}):
-            yield from _walk(graph, user, replace(state, scaled=True), seen)
+            yield from _walk(graph, user, _scaled(state, user), seen)
         elif user.role in _THROUGH:
             yield from _walk(graph, user, state, seen)
         elif user.role == "join" and user.detail in _KEEPS_ENTRIES:
@@ -57,11 +59,17 @@ def _walk(graph: Graph, node: Node, state: _State, seen: set[tuple[int, _State]]
             yield Follower(_meets(user, state, whole=graph.whole), state.norm)
 
 
+def _scaled(state: _State, node: Node) -> _State:
+    number = node.role == "scale" and node.step is not None and not node.step.path
+    positive = number and float(node.detail) > 0
+    return replace(state, scaled=True, turned=state.turned or not positive)
+
+
 def _meets(user: Node, state: _State, *, whole: bool) -> Activation | None:
     if user.role == "activation" and user.step is not None and user.step.activation is not None:
         found = user.step.activation
-        # φ(c·z) is not φ(z): say nothing rather than something wrong.
-        return None if state.scaled and found.name not in HOMOGENEOUS else found
+        # φ(c·z) is not c·φ(z): say nothing rather than something wrong.
+        return None if state.turned or (state.scaled and found.name not in HOMOGENEOUS) else found
     if user.role in {"layer", "add"} or (user.role == "output" and whole):
         return IDENTITY
     if user.role == "join" and user.detail in {"mul", "matmul", "attention"}:

@@ -35,12 +35,21 @@ class Formula:
 
 
 def recognise(
-    end: fx.Node, name_of: Callable[[fx.Node], str], modules: Mapping[str, nn.Module]
+    end: fx.Node,
+    name_of: Callable[[fx.Node], str],
+    modules: Mapping[str, nn.Module],
+    order: Mapping[fx.Node, int],
 ) -> Formula | None:
     """Recognise an activation that ends in this call, by its values.
 
     The formula is taken back to the first single value that all of it depends on, and further (relu(x)² is
     not x² after relu) as long as nothing else uses what lies between.
+
+    Args:
+        end: the call.
+        name_of: names a call.
+        modules: by path within the traced root.
+        order: of the graph's nodes.
     """
     if end.op == "call_module" or name_of(end) not in _ENDS:
         return None
@@ -52,7 +61,6 @@ def recognise(
             return known is not None and "softmax" not in known.name
         return node.op in _CALLS and name_of(node) in _ELEMENTWISE and bool(node.all_input_nodes)
 
-    order: dict[fx.Node, int] = {}
     region = [end]
     front = set(end.all_input_nodes)
     best: Formula | None = None
@@ -67,7 +75,6 @@ def recognise(
             if not all(user in region for user in last.users):
                 break
         else:
-            order = order or {node: place for place, node in enumerate(end.graph.nodes)}
             last = max(front, key=order.__getitem__)
         if not elementwise(last):
             break

@@ -63,6 +63,40 @@ def test_bottlenecks() -> None:
     assert found["layer2.1"].shortcut == ()
 
 
+@pytest.mark.parametrize(
+    ("network", "example"),
+    [
+        (nets.ResNet(), torch.randn(2, 3, 8, 8)),
+        (nets.ResNet(nets.Bottleneck, 4), torch.randn(2, 3, 8, 8)),
+        (nets.PreActivationResNet(), torch.randn(2, 3, 8, 8)),
+    ],
+    ids=["basic", "bottleneck", "pre-activation"],
+)
+def test_blocks_compute_what_the_network_computes(network: nn.Module, example: Tensor) -> None:
+    """Running a block's steps by hand gives the output of the module that it names."""
+    network.eval()
+    blocks = by_name(read_architecture(network))
+    seen: dict[str, tuple[Tensor, Tensor]] = {}
+    for name in blocks:
+        network.get_submodule(name).register_forward_hook(
+            lambda _, args, output, name=name: seen.update({name: (args[0], output)})  # type: ignore[misc]
+        )
+    with torch.no_grad():
+        network(example)
+        for name, block in blocks.items():
+            x, expected = seen[name]
+            if name == "blocks.1":  # this block starts behind its first norm and activation
+                x = F.relu(network.get_submodule("blocks.1.bn1")(x))
+            y = block.scale * run(network, block.branch, x) + run(network, block.shortcut, x)
+            torch.testing.assert_close(F.relu(y) if block.after == RELU else y, expected)
+
+
+def run(network: nn.Module, steps: tuple[Step, ...], x: Tensor) -> Tensor:
+    for step in steps:
+        x = F.relu(x) if step.activation == RELU else network.get_submodule(step.path)(x)
+    return x
+
+
 def test_pre_activation() -> None:
     found = by_name(read_architecture(nets.PreActivationResNet()))
     assert list(found) == ["blocks.0", "blocks.1", "blocks.2"]

@@ -83,6 +83,7 @@ def test_modules(module: nn.Module, expected: Activation) -> None:
         (lambda x: x.sigmoid_(), Activation("sigmoid")),
         (lambda x: x.view(-1).abs(), Activation("abs")),
         (lambda x: F.relu(2.0 * x), Activation("relu")),
+        (lambda x: F.relu(-x), None),
         (lambda x: torch.sin(30.0 * x), None),  # 30·cos(30z) is not what 'sin' would say
         (lambda x: torch.fft.fft(x).real, None),
         (lambda x: x[:, :1], IDENTITY),
