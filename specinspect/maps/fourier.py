@@ -24,6 +24,8 @@ class FourierBlocks:
     """(batch, out, s^D·in), complex128."""
     multiplicity: torch.Tensor
     """(batch,): how often each block occurs in the operator's spectrum."""
+    shortcut: torch.Tensor | None = None
+    """(batch, out, s^D·in): the blocks of the average-pool shortcut, where asked for."""
 
 
 def frequencies(sides: Sequence[int]) -> list[tuple[tuple[int, ...], int]]:
@@ -39,7 +41,9 @@ def frequencies(sides: Sequence[int]) -> list[tuple[tuple[int, ...], int]]:
     return chosen
 
 
-def fourier_blocks(convolution: ConvolutionMap, kernel: torch.Tensor, limit: int) -> Iterator[FourierBlocks]:
+def fourier_blocks(
+    convolution: ConvolutionMap, kernel: torch.Tensor, limit: int, *, pool: bool = False
+) -> Iterator[FourierBlocks]:
     """Yield the blocks of some groups of a convolution, about `limit` bytes of them at a time.
 
     Args:
@@ -47,12 +51,13 @@ def fourier_blocks(convolution: ConvolutionMap, kernel: torch.Tensor, limit: int
         kernel: (groups, out, in, *k) in float64, on the device to compute on; the spectrum of a grouped
             convolution is the union over its groups (MATH R62).
         limit: bytes; the blocks of one frequency are always made, however large.
+        pool: also make the blocks of the rescaled average pool over stride × stride windows (MATH R33).
 
     The blocks of output frequency ν are the s^D alias blocks K̂(ν + (n/s)a) side by side, divided by
     s^{D/2} (MATH R61); without a stride that is K̂(ν) itself (MATH R60, Sedghi, Gupta and Long 2019).
     """
     groups, out, inn = kernel.shape[:3]
-    if prod(kernel.shape[3:]) == 1:
+    if prod(kernel.shape[3:]) == 1 and not pool and not any(convolution.padding):
         # A single tap has the same block, up to a phase, at every frequency, and the s^D equal alias
         # blocks side by side have √(s^D) times its singular values: the divisor cancels.
         multiplicity = torch.full((groups,), prod(convolution.coarse))
@@ -60,7 +65,8 @@ def fourier_blocks(convolution: ConvolutionMap, kernel: torch.Tensor, limit: int
         return
 
     taps = torch.tensor(list(itertools.product(*(range(k) for k in kernel.shape[3:]))), dtype=torch.float64)
-    positions = taps * torch.tensor(convolution.dilation)
+    # The padding only turns phases: no matter for W alone, but for W beside a shortcut (MATH R63).
+    positions = taps * torch.tensor(convolution.dilation) - torch.tensor(convolution.padding)
     sides, coarse = torch.tensor(convolution.grid), torch.tensor(convolution.coarse)
     shifts = torch.tensor(list(itertools.product(*(range(s) for s in convolution.stride)))) * coarse
     chosen = frequencies(convolution.coarse)
@@ -80,4 +86,26 @@ def fourier_blocks(convolution: ConvolutionMap, kernel: torch.Tensor, limit: int
         if aliases > 1:
             blocks /= sqrt(aliases)
         multiplicity = torch.tensor([count for _, count in part]).repeat_interleave(groups)
-        yield FourierBlocks(blocks, multiplicity)
+        shortcut = _pool_blocks(convolution, omegas, kernel) if pool else None
+        yield FourierBlocks(blocks, multiplicity, shortcut)
+
+
+def _pool_blocks(convolution: ConvolutionMap, omegas: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
+    """Return s^{D/2} times the average pool, channel by channel, as blocks like those of the kernel.
+
+    Args:
+        convolution: stride.
+        omegas: (frequencies, s^D, D): the aliases of each output frequency, in turns per input position.
+        kernel: (1, out, in, *k), for shapes and device.
+    """
+    groups, out, inn = kernel.shape[:3]
+    if groups != 1:
+        raise AssertionError("the pool mixes no groups: only asked for without them")
+    window = torch.tensor(
+        list(itertools.product(*(range(s) for s in convolution.stride))), dtype=torch.float64
+    )
+    angles = 2 * pi * (omegas @ window.T).remainder(1.0)  # (F, s^D aliases, s^D window places)
+    # Taps s^{-D/2}, then s^{-D/2} for the aliases (MATH R61): 1/s^D in all.
+    symbol = torch.complex(angles.cos(), angles.sin()).mean(-1).to(kernel.device)
+    identity = torch.eye(out, inn, dtype=torch.complex128, device=kernel.device)
+    return (symbol[:, None, :, None] * identity[None, :, None, :]).flatten(2)

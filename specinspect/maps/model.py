@@ -54,6 +54,13 @@ class ConvolutionMap:
     grid: tuple[int, ...]
     """Side of the input's grid along each axis; the stride divides it."""
     dtype: str
+    padding: tuple[int, ...] = ()
+    """Zeros on the low side of each axis, which only turn phases here; () for none."""
+
+    def __post_init__(self) -> None:
+        """Let () stand for no padding on any axis."""
+        if not self.padding:
+            object.__setattr__(self, "padding", (0,) * len(self.grid))
 
     @property
     def coarse(self) -> tuple[int, ...]:

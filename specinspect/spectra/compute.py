@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from math import frexp, prod, sqrt
+from math import prod, sqrt
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ from specinspect.spectra.solve import (
     singular_values,
     tall,
 )
-from specinspect.spectra.summary import summarise, unusable
+from specinspect.spectra.summary import harmless_scale, summarise, unusable
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,12 +103,7 @@ def _prepare(dense: DenseMap) -> _Prepared:
     zeros = min(matrix.shape) - min(live)
     if zeros:  # otherwise the removal would copy the matrix and change nothing
         matrix = matrix[found.live_rows][:, found.live_columns]
-    return _Prepared(matrix, _harmless_scale(found.largest), zeros, found)
-
-
-def _harmless_scale(largest: float) -> float:
-    """Return a power of two that brings the largest entry near 1 where its square would leave float64."""
-    return 1.0 if largest == 0 or 1e-100 < largest < 1e100 else 2.0 ** -max(-1000, frexp(largest)[1])
+    return _Prepared(matrix, harmless_scale(found.largest), zeros, found)
 
 
 def _solve(prepared: Sequence[_Prepared], plan: Plan) -> Solution:
@@ -221,7 +216,7 @@ def _convolution(convolution: ConvolutionMap, plan: Plan, keep_values: bool) -> 
     found = scan(iter([kernel.reshape(groups * out, inn * taps)]), inn * taps, convolution.dtype)
     if found.nonfinite:
         return Measured(unusable(count, found.nonfinite, plan.device), (found.describe_nonfinite(),))
-    scale = _harmless_scale(found.largest)
+    scale = harmless_scale(found.largest)
     kernel = kernel * scale if scale != 1.0 else kernel
     live = (kernel != 0).flatten(3).any(-1)  # (groups, out, in)
 

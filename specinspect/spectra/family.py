@@ -1,9 +1,10 @@
 """The maps D·W, ρA+βW and ρA+β·D·W of one layer from one Gram matrix and one product with the shortcut A.
 
-A is an isometry on the smaller side (AᴴA = I or AAᴴ = I: identity, rectangular identity, rescaled average
-pool), so with M tall, G = MᴴM and E = AᴴM:
+With M tall, G = MᴴM and E = AᴴM:
 
-    (ρA+βM)ᴴ(ρA+βM) = ρ²I + ρβ(E + Eᴴ) + β²G
+    (ρA+βM)ᴴ(ρA+βM) = ρ²AᴴA + ρβ(E + Eᴴ) + β²G
+
+where AᴴA = I for the usual shortcuts (identity, rectangular identity, average pool without new channels),
 
 and D only changes what G and E are made of. Every ρ and β is thus an addition and an eigenvalue problem; no
 further product of matrices (MATH R1, R1'').
@@ -21,7 +22,13 @@ from specinspect.spectra.solve import Solution, singular_values
 
 
 class Shortcut(Protocol):
-    """The isometry A of a batch of tall matrices."""
+    """The shortcut A of a batch of tall matrices."""
+
+    def add_gram_to(self, total: torch.Tensor, factor: float) -> None:
+        """Add factor·AᴴA to (batch, n, n) in place."""
+
+    def norm(self) -> float:
+        """Return an upper bound of ‖A‖."""
 
     def cross(self, m: torch.Tensor) -> torch.Tensor:
         """Return AᴴM, (batch, n, n)."""
@@ -32,6 +39,14 @@ class Shortcut(Protocol):
 
 class RectangularIdentity:
     """Ones on the diagonal of an m × n matrix: the identity where m = n."""
+
+    def add_gram_to(self, total: torch.Tensor, factor: float) -> None:
+        """Add factor·I."""
+        total.diagonal(dim1=-2, dim2=-1).add_(factor)
+
+    def norm(self) -> float:
+        """Return 1."""
+        return 1.0
 
     def cross(self, m: torch.Tensor) -> torch.Tensor:
         """Return AᴴM: the first n rows."""
@@ -45,10 +60,18 @@ class RectangularIdentity:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ExplicitShortcut:
-    """An isometry that is written out (the Fourier blocks of an average pool)."""
+    """A shortcut that is written out (the Fourier blocks of an average pool, a 1×1 convolution)."""
 
     matrices: torch.Tensor
     """(batch, m, n), m >= n."""
+
+    def add_gram_to(self, total: torch.Tensor, factor: float) -> None:
+        """Add factor·AᴴA."""
+        total.add_(self.matrices.mH @ self.matrices, alpha=factor)
+
+    def norm(self) -> float:
+        """Return the largest Frobenius norm of the batch."""
+        return float(torch.linalg.matrix_norm(self.matrices).max())
 
     def cross(self, m: torch.Tensor) -> torch.Tensor:
         """Return AᴴM."""
@@ -121,7 +144,7 @@ class Family:
         Args:
             rho: weight of the skip.
             beta: weight of the branch.
-            diagonal: (out,) or None for the identity.
+            diagonal: (out,), or (batch, out), or None for the identity.
         """
         a, m = self.shortcut, self.matrices
         if a is None or self.cross is None:
@@ -133,13 +156,15 @@ class Family:
         rho, beta = rho / unit, beta / unit
         gram, cross = self._activated(a, self.cross, diagonal)
         added = beta * beta * gram + rho * beta * (cross + cross.mH)
-        added.diagonal(dim1=-2, dim2=-1).add_(rho * rho)
+        a.add_gram_to(added, rho * rho)
         peak = 1.0 if diagonal is None else float(diagonal.abs().max())
+        shortcut_norm = a.norm() if rho else 0.0
 
         def explicit(index: torch.Tensor) -> torch.Tensor:
-            return a.add_to(beta * self._apply(m[index], diagonal), rho, index)
+            chosen = diagonal[index] if diagonal is not None and diagonal.ndim == 2 else diagonal
+            return a.add_to(beta * self._apply(m[index], chosen), rho, index)
 
-        size = abs(rho) + abs(beta) * peak * self.weight.values[:, 0]
+        size = abs(rho) * shortcut_norm + abs(beta) * peak * self.weight.values[:, 0]
         return singular_values(Given(added, explicit, size)).scaled(unit)
 
     def chain(self, diagonal: torch.Tensor) -> Solution | None:
@@ -171,7 +196,7 @@ class Family:
     def _apply(self, m: torch.Tensor, diagonal: torch.Tensor | None) -> torch.Tensor:
         if diagonal is None:
             return m
-        return m * diagonal if self.turned else m * diagonal[:, None]
+        return m * diagonal[..., None, :] if self.turned else m * diagonal[..., :, None]
 
     def _activated(
         self, a: Shortcut, cross: torch.Tensor, diagonal: torch.Tensor | None
@@ -180,6 +205,7 @@ class Family:
         if diagonal is None:
             return self.gram, cross
         if self.turned:  # M·D, D on the smaller side: the products only change by factors
-            return self.gram * (diagonal[:, None] * diagonal[None, :]), cross * diagonal
-        weighted = self.matrices * diagonal[:, None]
+            factors = diagonal[..., :, None] * diagonal[..., None, :]
+            return self.gram * factors, cross * diagonal[..., None, :]
+        weighted = self.matrices * diagonal[..., :, None]
         return weighted.mH @ weighted, a.cross(weighted)

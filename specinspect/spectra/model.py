@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -23,6 +24,34 @@ class Histogram:
     counts: tuple[int, ...]
     zeros: int
     """Singular values that are exactly zero."""
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Minimum, lower median and maximum over patterns; None stands for infinite or unresolved."""
+
+    min: float | None
+    median: float | None
+    max: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class PatternStatistics:
+    """How a map varies over the sampled activation patterns."""
+
+    n: int
+    active_fraction: Range
+    """Share of outputs that the activation lets through (|φ′| > ½ where it is smooth)."""
+    scalars: Mapping[str, Range]
+    """Name of a Spectrum's field → its range."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tau:
+    """Extreme eigenvalues of M + Mᵀ (MATH §0), for a convolution over all frequencies (MATH R63)."""
+
+    min: float
+    max: float
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,3 +89,5 @@ class Spectrum:
     """NaN and infinite entries of the weight."""
     singular_values: NDArray[np.float64] | None = None
     """Descending; kept only on request."""
+    patterns: PatternStatistics | None = None
+    """Only for maps with a sampled D: the scalars above are then lower medians over the patterns."""

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from math import frexp
+
 import numpy as np
 from numpy.typing import NDArray
 
 from specinspect.spectra.model import Histogram, Spectrum, Status
 
 BINS = 48
+
+
+def harmless_scale(largest: float) -> float:
+    """Return a power of two that brings the largest entry near 1 where its square would leave float64."""
+    return 1.0 if largest == 0 or 1e-100 < largest < 1e100 else 2.0 ** -max(-1000, frexp(largest)[1])
 
 
 def histogram(values: NDArray[np.float64], bins: int = BINS) -> Histogram:

@@ -1,0 +1,277 @@
+"""Spectra of the maps that an activation and a skip make of a layer: D·W, ρA+βW and ρA+β·D·W."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from math import prod
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from specinspect.maps.fourier import fourier_blocks
+from specinspect.maps.model import ConvolutionMap, DenseMap, LinearMap
+from specinspect.maps.patterns import Diagonals
+from specinspect.spectra.family import Family, RectangularIdentity
+from specinspect.spectra.model import PatternStatistics, Range, Spectrum, Tau
+from specinspect.spectra.plan import Plan
+from specinspect.spectra.solve import Solution, hardest
+from specinspect.spectra.summary import harmless_scale, summarise
+
+SCALARS = (
+    "sigma_max",
+    "sigma_min",
+    "condition_number",
+    "pseudo_condition_number",
+    "numerical_rank",
+    "stable_rank",
+    "effective_rank",
+    "frobenius_norm",
+)
+"""What is given as minimum, median and maximum over the patterns."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Question:
+    """Which maps of a layer are wanted."""
+
+    rho: float
+    beta: float
+    shortcut: str
+    """'identity', 'rectangular-identity', 'average-pool' or 'none'."""
+    diagonals: Diagonals | None
+    """Sampled D; None where D is the identity, so that D·W is W."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The maps beside W, and the extreme eigenvalues of M + Mᵀ."""
+
+    maps: Mapping[str, Spectrum]
+    tau: Tau | None
+
+
+def measure_maps(
+    linear: LinearMap, weight: Spectrum, question: Question, plan: Plan, *, keep_values: bool
+) -> Answer:
+    """Return the spectra of chain, skip and skip_chain, as far as they make sense for a layer.
+
+    Args:
+        linear: W, dense or a convolution.
+        weight: the spectrum of W, already known.
+        question: ρ, β, the shortcut and D.
+        plan: where to compute.
+        keep_values: keep all singular values.
+
+    A low-rank map has neither (an adapter is added to another weight, not activated on its own).
+    """
+    if weight.nonfinite or not isinstance(linear, DenseMap | ConvolutionMap):
+        names = ("chain",) if question.shortcut == "none" else ("chain", "skip", "skip_chain")
+        return Answer(dict.fromkeys(names, weight) if weight.nonfinite else {}, None)
+    collected = _Collection(_without_dead_outputs(linear, question))
+    batches = _dense(linear, plan) if isinstance(linear, DenseMap) else _fourier(linear, question, plan)
+    for batch in batches:
+        collected.add(batch)
+    return collected.answer(weight, plan, keep_values)
+
+
+def _without_dead_outputs(linear: LinearMap, question: Question) -> Question:
+    """Let D be zero where W's row already is: the zeros of D·W are then structural, whatever D is."""
+    rows = kernel_matrix(linear)
+    if rows is None or question.diagonals is None:
+        return question
+    live = torch.cat([(part != 0).any(1) for part in torch.split(rows, 1024)]).cpu()
+    values = question.diagonals.values * live
+    return replace(question, diagonals=replace(question.diagonals, values=values))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Batch:
+    """Matrices (batch, out, in) of a layer times `scale`, and which of its outputs they have."""
+
+    matrices: torch.Tensor
+    shortcut: torch.Tensor | None
+    multiplicity: torch.Tensor
+    scale: float
+    outputs: torch.Tensor
+    """(out,), or (batch, out) where every member has its own: indices into D's diagonal."""
+    square: bool
+    """Whether the map goes from a space to itself, so that M + Mᵀ means something."""
+
+
+def _dense(dense: DenseMap, plan: Plan) -> Iterator[_Batch]:
+    matrix = dense.matrix.to(plan.device).to(torch.float64)
+    scale = harmless_scale(float(matrix.abs().max()))
+    matrix = matrix * scale if scale != 1.0 else matrix
+    once, outputs = torch.ones(1, dtype=torch.int64), torch.arange(len(matrix))
+    yield _Batch(matrix[None], None, once, scale, outputs, square=len(matrix) == matrix.shape[1])
+
+
+def _fourier(convolution: ConvolutionMap, question: Question, plan: Plan) -> Iterator[_Batch]:
+    kernel = convolution.kernel.to(plan.device).to(torch.float64)
+    scale = harmless_scale(float(kernel.abs().max()))
+    kernel = kernel * scale if scale != 1.0 else kernel
+    groups, out, inn = kernel.shape[:3]
+    square = out == inn and convolution.aliases == 1
+    outputs = torch.arange(groups * out).reshape(groups, out)
+    limit = plan.block_bytes(8 * kernel.numel()) // 2
+    # Groups of a single output go together, each with its own entry of D; others one at a time.
+    parts = [slice(None)] if out == 1 else [slice(g, g + 1) for g in range(groups)]
+    for part in parts:
+        for batch in fourier_blocks(
+            convolution, kernel[part], limit, pool=question.shortcut == "average-pool"
+        ):
+            mine = outputs[part]
+            chosen = mine.repeat(len(batch.blocks) // len(mine), 1) if out == 1 else mine[0]
+            yield _Batch(batch.blocks, batch.shortcut, batch.multiplicity, scale, chosen, square)
+
+
+@dataclass(slots=True)
+class _Values:
+    """Singular values of one map, gathered batch by batch."""
+
+    values: list[NDArray[np.float64]] = field(default_factory=list)
+    methods: list[str] = field(default_factory=list)
+    lowest: float = float("inf")
+    floor: float = 0.0
+
+    def add(self, solution: Solution, batch: _Batch) -> None:
+        values = solution.values / batch.scale
+        member = int(values[:, -1].argmin())
+        low = float(values[member, -1])
+        if low < self.lowest:
+            self.lowest, self.floor = low, float(solution.floor[member]) / batch.scale
+        self.methods.append(solution.method)
+        self.values.append(values.repeat_interleave(batch.multiplicity, 0).flatten().numpy())
+
+
+class _Collection:
+    """The maps of one layer while its batches come in."""
+
+    def __init__(self, question: Question) -> None:
+        self.question = question
+        self.patterns = 0 if question.diagonals is None else len(question.diagonals.values)
+        self.skip = _Values()
+        self.chain = [_Values() for _ in range(self.patterns)]
+        self.skip_chain = [_Values() for _ in range(self.patterns)]
+        self.tau: list[tuple[float, float]] = []
+
+    def add(self, batch: _Batch) -> None:
+        """Solve all maps of one batch."""
+        q = self.question
+        with_skip = q.shortcut != "none"
+        shortcut: torch.Tensor | RectangularIdentity | None = None
+        if with_skip:
+            shortcut = RectangularIdentity() if batch.shortcut is None else batch.shortcut
+        family = Family.of(batch.matrices, shortcut)
+        rho = q.rho * batch.scale
+        if with_skip:
+            self.skip.add(family.skip(rho, q.beta), batch)
+        if batch.square:
+            eigenvalues = torch.linalg.eigvalsh(batch.matrices + batch.matrices.mH)
+            low, high = float(eigenvalues.min()), float(eigenvalues.max())
+            self.tau.append((low / batch.scale, high / batch.scale))
+        for p in range(self.patterns):
+            diagonal = q.diagonals.values[p].to(batch.matrices.device)[batch.outputs]  # type: ignore[union-attr]
+            chain = family.chain(diagonal) if diagonal.ndim == 1 else _scalar_chain(family, diagonal)
+            if chain is not None:
+                self.chain[p].add(chain, batch)
+            if with_skip:
+                self.skip_chain[p].add(family.skip(rho, q.beta, diagonal), batch)
+
+    def answer(self, weight: Spectrum, plan: Plan, keep_values: bool) -> Answer:
+        """Summarise every map."""
+        q = self.question
+        storage = weight.storage_floor or 0.0
+        maps: dict[str, Spectrum] = {}
+
+        def spectrum(found: _Values, floor: float, *, drop_zeros: bool = False) -> Spectrum:
+            # Zeros that D's own zeros make are dropped: structural, as are those of W.
+            positive = [v[v > 0] if drop_zeros else v for v in found.values]
+            values = np.concatenate(positive) if positive else np.zeros(0)
+            zeros = weight.count - len(values)
+            return summarise(
+                np.concatenate([np.sort(values)[::-1], np.zeros(zeros)]),
+                structural_zeros=zeros,
+                storage_floor=floor,
+                computation_floor=found.floor,
+                method=f"{hardest(found.methods)}, float64" if found.methods else "exact",
+                device=plan.device,
+                keep_values=keep_values,
+            )
+
+        with_skip = q.shortcut != "none"
+        if q.diagonals is None:
+            maps["chain"] = weight
+        else:
+            peaks = [float(d.abs().max()) for d in q.diagonals.values]
+            active = q.diagonals.active_fraction.tolist()
+            chains = [
+                spectrum(v, storage * peak, drop_zeros=True)
+                for v, peak in zip(self.chain, peaks, strict=True)
+            ]
+            maps["chain"] = over_patterns(chains, active)
+        if with_skip:
+            maps["skip"] = spectrum(self.skip, storage * abs(q.beta))
+            if q.diagonals is None:
+                maps["skip_chain"] = maps["skip"]
+            else:
+                skips = [
+                    spectrum(v, storage * peak * abs(q.beta))
+                    for v, peak in zip(self.skip_chain, peaks, strict=True)
+                ]
+                maps["skip_chain"] = over_patterns(skips, active)
+        tau = Tau(min(low for low, _ in self.tau), max(high for _, high in self.tau)) if self.tau else None
+        return Answer(maps, tau)
+
+
+def _scalar_chain(family: Family, diagonal: torch.Tensor) -> Solution:
+    """Return D·M where every member has a single output: σ times |d|."""
+    factor = diagonal[:, 0].abs().cpu()
+    weight = family.weight
+    return Solution(weight.values * factor[:, None], weight.floor * factor, weight.method)
+
+
+def over_patterns(spectra: Sequence[Spectrum], active: Sequence[float]) -> Spectrum:
+    """Return lower medians over sampled patterns, with minimum and maximum beside them.
+
+    The histogram, status and singular values are those of the pattern whose κ (whose pseudo κ, where κ is
+    infinite or unresolved) is the median.
+    """
+
+    def key(spectrum: Spectrum) -> tuple[float, float]:
+        return _or_infinity(spectrum.condition_number), _or_infinity(spectrum.pseudo_condition_number)
+
+    middle = sorted(spectra, key=key)[(len(spectra) - 1) // 2]
+    ranges = {name: _range([getattr(s, name) for s in spectra]) for name in SCALARS}
+    statistics = PatternStatistics(len(spectra), _range(list(active)), ranges)
+    medians = {name: found.median for name, found in ranges.items() if name != "numerical_rank"}
+    rank = ranges["numerical_rank"].median
+    return replace(
+        middle,
+        patterns=statistics,
+        numerical_rank=None if rank is None else int(rank),
+        **medians,  # type: ignore[arg-type]
+    )
+
+
+def _or_infinity(value: float | None) -> float:
+    return float("inf") if value is None else value
+
+
+def _range(values: Sequence[float | None]) -> Range:
+    ordered = sorted(_or_infinity(v) for v in values)
+    found = (ordered[0], ordered[(len(ordered) - 1) // 2], ordered[-1])
+    low, median, high = (None if v == float("inf") else v for v in found)
+    return Range(low, median, high)
+
+
+def kernel_matrix(linear: LinearMap) -> torch.Tensor | None:
+    """Return the matrix whose product with one random patch gives the layer's outputs, (out, in·taps)."""
+    if isinstance(linear, DenseMap):
+        return linear.matrix
+    if isinstance(linear, ConvolutionMap):
+        groups, out = linear.kernel.shape[:2]
+        return linear.kernel.reshape(groups * out, prod(linear.kernel.shape[2:]))
+    return None
