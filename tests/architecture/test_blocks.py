@@ -79,7 +79,7 @@ def test_blocks_compute_what_the_network_computes(network: nn.Module, example: T
     seen: dict[str, tuple[Tensor, Tensor]] = {}
     for name in blocks:
         network.get_submodule(name).register_forward_hook(
-            lambda _, args, output, name=name: seen.update({name: (args[0], output)})  # type: ignore[misc]
+            lambda _, args, output, name=name: seen.update({name: (args[0], output)})
         )
     with torch.no_grad():
         network(example)
