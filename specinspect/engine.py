@@ -14,15 +14,18 @@ from specinspect.checkpoint import Checkpoint, TensorInfo, from_module, from_sta
 from specinspect.errors import LayerError, ResourceError, SettingsError, SpecinspectError
 from specinspect.layers import Discovery, discover, select
 from specinspect.layers.model import Layer, Stored
-from specinspect.maps import build_weight_map, grid_sides
+from specinspect.maps import LinearMap, build_weight_map, grid_sides
+from specinspect.maps.question import Activated, activated, side_tensors
 from specinspect.report.assemble import assemble
 from specinspect.report.model import LayerResult, Report
 from specinspect.schedule import Cost, cost, run
-from specinspect.settings import Settings
+from specinspect.settings import MAPS, Settings
 from specinspect.spectra.plan import Plan, available_memory, choose_plan, default_jobs
 
 if TYPE_CHECKING:
     import torch
+
+    from specinspect.spectra.compute import Measured
 
     Source = str | os.PathLike[str] | Mapping[str, torch.Tensor] | torch.nn.Module | Checkpoint
 
@@ -46,9 +49,14 @@ class Job:
 
     layers: tuple[Layer, ...]
     tensors: Mapping[str, TensorInfo]
-    grid: int
-    spectra: bool
+    settings: Settings
     plan: Plan
+
+    def read(self, name: str) -> torch.Tensor:
+        """Return one of the tensors, mapped."""
+        from specinspect.checkpoint.read import read_tensor
+
+        return read_tensor(self.tensors[name])
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,14 +174,17 @@ def _results(
     jobs = [
         Job(
             tuple(layers[i] for i in group),
-            {name: inspection.checkpoint.tensors[name] for i in group for name in layers[i].parameters},
-            settings.grid,
-            settings.spectra,
+            {
+                name: inspection.checkpoint.tensors[name]
+                for i in group
+                for name in (*layers[i].parameters, *side_tensors(layers[i], inspection.checkpoint.tensors))
+            },
+            settings,
             plan,
         )
         for group in groups
     ]
-    costs = [_total([cost(layer, settings.grid) for layer in job.layers]) for job in jobs]
+    costs = [_total([cost(layer, settings) for layer in job.layers]) for job in jobs]
     _check_memory(jobs, costs, plan)
     workers = settings.jobs or default_jobs()
     whole, done, layers_done = sum(c.operations for c in costs) or 1.0, 0.0, 0
@@ -253,26 +264,55 @@ def run_job(job: Job) -> tuple[LayerResult, ...]:
 def _compute(job: Job, plan: Plan, notice: str = "") -> tuple[LayerResult, ...]:
     import torch
 
-    from specinspect.checkpoint.read import read_tensor
     from specinspect.spectra.compute import measure
 
     start = time.perf_counter()
     with torch.inference_mode():
-        maps = [
-            build_weight_map(layer, lambda n: read_tensor(job.tensors[n]), job.grid) for layer in job.layers
-        ]
-        measured = measure(maps, plan, keep_values=job.spectra)
-    seconds = (time.perf_counter() - start) / len(job.layers)
+        maps = [build_weight_map(layer, job.read, job.settings.grid) for layer in job.layers]
+        measured = measure(maps, plan, keep_values=job.settings.spectra)
+    shared = (time.perf_counter() - start) / len(job.layers)
     return tuple(
-        LayerResult(
-            layer,
-            {"weight": found.spectrum},
-            seconds,
-            grid=grid_sides(layer, job.grid),
-            assumptions=(*layer.assumptions, *_grid_assumptions(layer, job.grid)),
-            notes=(*found.notes, *((notice,) if notice else ())),
-        )
-        for layer, found in zip(job.layers, measured, strict=True)
+        _result(job, plan, layer, linear, found, shared, notice)
+        for layer, linear, found in zip(job.layers, maps, measured, strict=True)
+    )
+
+
+def _result(
+    job: Job, plan: Plan, layer: Layer, linear: LinearMap, weight: Measured, shared: float, notice: str
+) -> LayerResult:
+    """Add the maps with D and with a skip to a weight's spectrum, and say what was assumed."""
+    import torch
+
+    from specinspect.spectra.activated import Question, kernel_matrix, measure_maps
+
+    start = time.perf_counter()
+    settings = job.settings
+    maps, tau = {"weight": weight.spectrum}, None
+    assumptions = [*layer.assumptions, *_grid_assumptions(layer, settings.grid)]
+    notes = [*weight.notes, *((notice,) if notice else ())]
+    if set(settings.maps) != {"weight"} and layer.kind not in {"embedding", "lora"}:
+        with torch.inference_mode():
+            kernel = kernel_matrix(linear)
+            d = Activated(None)
+            if kernel is not None and not weight.spectrum.nonfinite:
+                d = activated(
+                    layer, kernel, job.read, frozenset(job.tensors), settings.patterns, settings.seed
+                )
+            question = Question(settings.rho, settings.beta, layer.skip.kind, d.diagonals)
+            answer = measure_maps(linear, weight.spectrum, question, plan, keep_values=settings.spectra)
+        unknown = {"chain", "skip_chain"} if d.bad else set()
+        maps |= {name: found for name, found in answer.maps.items() if name not in unknown}
+        tau = answer.tau
+        assumptions += d.assumptions
+        notes += [f"no map with D: {d.bad}"] if d.bad else []
+    return LayerResult(
+        layer,
+        {name: maps[name] for name in MAPS if name in maps and name in {"weight", *settings.maps}},
+        shared + time.perf_counter() - start,
+        grid=grid_sides(layer, settings.grid),
+        tau=tau,
+        assumptions=tuple(dict.fromkeys(assumptions)),
+        notes=tuple(notes),
     )
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from specinspect.layers.model import Layer, Product
 from specinspect.maps import grid_sides
+from specinspect.settings import Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,8 +33,21 @@ class Cost:
     """Floating-point operations."""
 
 
-def cost(layer: Layer, grid: int) -> Cost:
-    """Estimate what the spectrum of a layer's weight takes.
+def cost(layer: Layer, settings: Settings) -> Cost:
+    """Estimate what a layer's maps take.
+
+    A map with D or a skip costs about as much as W does, once per sampled pattern where D is in it.
+    """
+    weight = _weight_cost(layer, settings.grid)
+    if set(settings.maps) == {"weight"} or layer.kind in {"embedding", "lora"}:
+        return weight
+    patterns = 1 if layer.activation.name == "identity" else 2 * settings.patterns
+    full = 8 * prod(layer.shape)
+    return Cost(2 * weight.bytes + 2 * full, weight.operations * (3 + patterns))
+
+
+def _weight_cost(layer: Layer, grid: int) -> Cost:
+    """Estimate what the spectrum of W takes.
 
     A dense matrix needs its n × n Gram matrix, the solver's copy and one more; a convolution one batch of
     Fourier blocks as large as its kernel, three times over.

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 from specinspect.errors import SettingsError
+
+
+MAPS = ("weight", "chain", "skip", "skip_chain")
+"""W, D·W, ρI + βW and ρI + β·D·W."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +24,17 @@ class Settings:
     """Globs: layers left out."""
     key: str | None = None
     """Dotted path of the state dict inside a file that nests several."""
+    maps: Sequence[str] = MAPS
+    """Which maps to report; the weight's is always among them."""
+    beta: float = 1.0
+    """Weight of the branch in the skip map ρI + βW."""
+    rho: float = 1.0
+    """Weight of the skip."""
+    activation: str = "auto"
+    """What D is made of, for every layer; auto takes it from the facts."""
+    patterns: int = 8
+    """Sampled activation regions per layer."""
+    seed: int = 0
     grid: int = 16
     """Side of the periodic grid for convolutions."""
     device: str = "auto"
@@ -35,6 +51,20 @@ class Settings:
         """
         if self.grid < 1:
             raise SettingsError(f"--grid: expected a whole number of at least 1, got {self.grid}")
+        if self.patterns < 1:
+            raise SettingsError(f"--patterns: expected a whole number of at least 1, got {self.patterns}")
+        if not 0 <= self.seed < 2**63:
+            raise SettingsError(f"--seed: expected a whole number from 0 to 2^63 - 1, got {self.seed}")
+        for name, value in (("--beta", self.beta), ("--rho", self.rho)):
+            if not isfinite(value):
+                raise SettingsError(f"{name}: expected a finite number, got {value}")
+        if self.beta == self.rho == 0:
+            raise SettingsError("--rho and --beta are both 0: the skip map would be zero", "set one of them")
+        unknown = [name for name in self.maps if name not in MAPS]
+        if unknown or not self.maps:
+            raise SettingsError(
+                f"--maps: expected some of {', '.join(MAPS)}, got {', '.join(unknown) or 'none'}"
+            )
         if self.jobs is not None and self.jobs < 1:
             raise SettingsError(f"--jobs: expected a whole number of at least 1, got {self.jobs}")
 
@@ -44,6 +74,12 @@ class Settings:
             "layers": list(self.layers),
             "exclude": list(self.exclude),
             "key": self.key,
+            "maps": list(self.maps),
+            "beta": self.beta,
+            "rho": self.rho,
+            "activation": self.activation,
+            "patterns": self.patterns,
+            "seed": self.seed,
             "grid": self.grid,
             "device": device,
             "spectra": self.spectra,

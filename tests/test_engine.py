@@ -249,7 +249,7 @@ def test_a_job_is_plain_data(tmp_path: Path) -> None:
     torch.save({"a.weight": weight}, tmp_path / "model.pt")
     opened = open_source(tmp_path / "model.pt", Settings())
     tensors = dict(opened.checkpoint.tensors)
-    job = Job(opened.discovery.layers, tensors, grid=16, spectra=True, plan=Plan("cpu"))
+    job = Job(opened.discovery.layers, tensors, Settings(spectra=True), plan=Plan("cpu"))
     (result,) = pickle.loads(pickle.dumps(run_job(pickle.loads(pickle.dumps(job)))))
     assert_spectrum(result, weight)
 

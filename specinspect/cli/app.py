@@ -54,6 +54,28 @@ Key = Annotated[
         "--key", metavar="NAME", help="Which state dict, in a file that nests several; . takes all as one."
     ),
 ]
+Maps = Annotated[
+    str,
+    typer.Option(
+        "--maps",
+        metavar="NAMES",
+        help="Which maps, by commas: weight, chain (DW), skip (rho I + beta W), skip_chain.",
+    ),
+]
+Beta = Annotated[float, typer.Option("--beta", metavar="FLOAT", help="Weight of the branch in the skip map.")]
+Rho = Annotated[float, typer.Option("--rho", metavar="FLOAT", help="Weight of the skip in the skip map.")]
+Activation = Annotated[
+    str,
+    typer.Option(
+        "--activation",
+        metavar="NAME",
+        help="What D is made of: auto, identity, relu, leaky_relu:SLOPE, gelu, ...",
+    ),
+]
+Patterns = Annotated[
+    int, typer.Option("--patterns", metavar="N", help="Sampled activation regions per layer.")
+]
+Seed = Annotated[int, typer.Option("--seed", metavar="N", help="Of the sampled inputs.")]
 Grid = Annotated[int, typer.Option("--grid", metavar="N", help="Convolutions: side of the periodic grid.")]
 Device = Annotated[
     str,
@@ -101,6 +123,12 @@ def report(
     layers: Layers = None,
     exclude: Exclude = None,
     key: Key = None,
+    maps: Maps = "weight,chain,skip,skip_chain",
+    beta: Beta = 1.0,
+    rho: Rho = 1.0,
+    activation: Activation = "auto",
+    patterns: Patterns = 8,
+    seed: Seed = 0,
     grid: Grid = 16,
     device: Device = "auto",
     jobs: Jobs = None,
@@ -117,6 +145,12 @@ def report(
         layers=tuple(layers or ()),
         exclude=tuple(exclude or ()),
         key=key,
+        maps=tuple(name.strip() for name in maps.split(",")),
+        beta=beta,
+        rho=rho,
+        activation=activation,
+        patterns=patterns,
+        seed=seed,
         grid=grid,
         device=device,
         jobs=jobs,

@@ -125,4 +125,9 @@ def _convolution(layer: Layer, weight: torch.Tensor, side: int) -> ConvolutionMa
             "correct the number of groups",
         )
     kernel = weight.reshape(groups, weight.shape[0] // groups, *weight.shape[1:])
-    return ConvolutionMap(kernel, geometry.stride.value, geometry.dilation.value, grid, layer.dtype)
+    if geometry.padding is not None:
+        padding = geometry.padding.value
+    else:
+        reach = zip(geometry.dilation.value, geometry.kernel, strict=True)
+        padding = tuple(d * (k - 1) // 2 for d, k in reach)
+    return ConvolutionMap(kernel, geometry.stride.value, geometry.dilation.value, grid, layer.dtype, padding)

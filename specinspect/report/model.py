@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from specinspect.checkpoint.model import Skipped
 from specinspect.layers.model import Layer
-from specinspect.spectra.model import Spectrum
+from specinspect.spectra.model import Spectrum, Tau
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,6 +42,8 @@ class LayerResult:
     seconds: float
     grid: tuple[int, ...] | None = None
     """Side of the periodic grid along each spatial axis, for convolutions."""
+    tau: Tau | None = None
+    """Extreme eigenvalues of W + Wᵀ, for square maps."""
     assumptions: tuple[str, ...] = ()
     """The layer's own, and what computing it had to assume (a grid, say)."""
     notes: tuple[str, ...] = ()

@@ -87,7 +87,7 @@ def test_output_file_has_what_stdout_would(
 
 
 def test_csv_is_csv(checkpoint: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["report", "--format", "csv", checkpoint]) == 0
+    assert run(["report", "--format", "csv", "--maps", "weight", checkpoint]) == 0
     rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
     assert [row["name"] for row in rows] == ["fc1", "fc2"]
 
