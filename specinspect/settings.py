@@ -9,7 +9,6 @@ from typing import Any
 
 from specinspect.errors import SettingsError
 
-
 MAPS = ("weight", "chain", "skip", "skip_chain")
 """W, D·W, ρI + βW and ρI + β·D·W."""
 

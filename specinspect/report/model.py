@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from specinspect.checkpoint.model import Skipped
 from specinspect.layers.model import Layer
-from specinspect.spectra.model import Spectrum, Tau
+from specinspect.spectra.model import SkipCurve, Spectrum, Tau
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,6 +44,8 @@ class LayerResult:
     """Side of the periodic grid along each spatial axis, for convolutions."""
     tau: Tau | None = None
     """Extreme eigenvalues of W + Wᵀ, for square maps."""
+    skip_curve: SkipCurve | None = None
+    """κ along β, only on request."""
     assumptions: tuple[str, ...] = ()
     """The layer's own, and what computing it had to assume (a grid, say)."""
     notes: tuple[str, ...] = ()

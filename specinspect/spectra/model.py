@@ -54,6 +54,17 @@ class Tau:
     max: float
 
 
+@dataclass(frozen=True, slots=True)
+class SkipCurve:
+    """The extremes of ρA + βW along β; lists of equal length, β ascending."""
+
+    beta: tuple[float, ...]
+    sigma_max: tuple[float, ...]
+    sigma_min: tuple[float, ...]
+    condition_number: tuple[float | None, ...]
+    """None where sigma_min is below its accuracy."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Spectrum:
     """The singular spectrum of one linear map, computed in float64.
