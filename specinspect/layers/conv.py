@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
+
 from specinspect.layers.bias import bias_for, bias_length, is_weight_name
 from specinspect.layers.channels import Predecessor
 from specinspect.layers.context import Context
@@ -36,16 +39,14 @@ def convolution(context: Context, weight: Weight) -> Layer | str:
         if all(k == 1 for k in kernel)
         else _sizes(context, weight.module, "dilation", kernel)
     )
-    facts = {"stride 1": stride.source, "dilation 1": dilation.source, "groups 1": groups.source}
-    guessed = [word for word, source in facts.items() if source == "assumed"]
     if group_note:
         notes += (group_note,)
-        guessed = [word for word in guessed if word != "groups 1"]
-    if guessed:
-        notes += (f"{listed(guessed)} assumed: not stored in the checkpoint",)
     stored_out, stored_in = weight.shape[1::-1] if transposed else weight.shape[:2]
     outputs = stored_out * (groups.value if transposed else 1)
     inputs = stored_in * (1 if transposed else groups.value)
+    padding, mode = _padding(context, weight.module, kernel, dilation.value)
+    geometry = ConvGeometry(kernel, stride, dilation, groups, transposed, padding, mode)
+    notes += tuple(_guessed(geometry))
     return Layer(
         name=weight.layer,
         kind=f"conv{'_transpose' if transposed else ''}{len(kernel)}d",
@@ -54,10 +55,71 @@ def convolution(context: Context, weight: Weight) -> Layer | str:
         matrix_shape=(outputs, inputs),
         dtype=weight.dtype,
         weight=weight.recipe,
-        conv=ConvGeometry(kernel, stride, dilation, groups, transposed),
+        conv=geometry,
         bias=bias_for(context, weight, outputs),
         assumptions=(*weight.notes, *notes),
     )
+
+
+_NOT_STORED = " assumed: not stored in the checkpoint"
+
+
+def refine(context: Context, layer: Layer, module: str) -> Layer:
+    """Replace what is known of a convolution's geometry by what its module says, if it is known."""
+    conv = layer.conv
+    if conv is None or not _known(context, module):
+        return layer
+    stride = _sizes(context, module, "stride", conv.kernel)
+    dilation = _sizes(context, module, "dilation", conv.kernel)
+    groups = context.attribute(module, "groups")
+    padding, mode = _padding(context, module, conv.kernel, dilation.value)
+    return with_geometry(
+        layer,
+        replace(
+            conv,
+            stride=stride if stride.source == "model" else conv.stride,
+            dilation=dilation if dilation.source == "model" else conv.dilation,
+            groups=Fact(groups, "model") if _divides(groups, layer.shape[0]) else conv.groups,
+            padding=padding or conv.padding,
+            padding_mode=mode,
+        ),
+    )
+
+
+def with_geometry(layer: Layer, conv: ConvGeometry) -> Layer:
+    """Return the layer with another geometry, its channels and the sentence about guesses to match."""
+    same = layer.conv is not None and layer.conv.groups == conv.groups
+    kept = tuple(
+        note
+        for note in layer.assumptions
+        if not note.endswith(_NOT_STORED)
+        and (same or not (note.startswith("groups ") and " inferred from " in note))
+    )
+    first, second = layer.shape[:2]
+    groups = conv.groups.value
+    sides = (second * groups, first) if conv.transposed else (first, second * groups)
+    return replace(
+        layer,
+        conv=conv,
+        matrix_shape=sides,
+        assumptions=(*kept, *_guessed(conv, centred=layer.kind != "lora")),
+    )
+
+
+def _guessed(conv: ConvGeometry, *, centred: bool = False) -> Iterator[str]:
+    """Yield one sentence for what is guessed, the padding among it on request, if anything is."""
+    words = [
+        word
+        for word, source in (("stride 1", conv.stride.source), ("dilation 1", conv.dilation.source))
+        if source == "assumed"
+    ]
+    # More groups than one have a sentence of their own, with the reason.
+    if conv.groups == Fact(1, "assumed"):
+        words.append("groups 1")
+    if centred and conv.padding is None and max(conv.kernel) > 1:
+        words.append("centred padding")
+    if words:
+        yield f"{listed(words)}{_NOT_STORED}"
 
 
 def _known(context: Context, module: str) -> bool:
@@ -117,23 +179,54 @@ def _next_norm(context: Context, module: str) -> int | None:
 
 
 def _sizes(context: Context, module: str, name: str, kernel: tuple[int, ...]) -> Fact[tuple[int, ...]]:
-    value = context.attribute(module, name)
+    value = _per_axis(context.attribute(module, name), len(kernel), 1)
+    return Fact((1,) * len(kernel), "assumed") if value is None else Fact(value, "model")
+
+
+def _padding(
+    context: Context, module: str, kernel: tuple[int, ...], dilation: tuple[int, ...]
+) -> tuple[Fact[tuple[int, ...]] | None, str]:
+    """Return the zeros on the low side of each axis, None where not known, and the padding mode."""
+    value, mode = context.attribute(module, "padding"), context.attribute(module, "padding_mode")
+    mode = mode if isinstance(mode, str) else "zeros"
+    sides = padding_sides(value, kernel, dilation)
+    return (Fact(sides, "model") if sides is not None else None), mode
+
+
+def padding_sides(
+    value: object, kernel: tuple[int, ...], dilation: tuple[int, ...]
+) -> tuple[int, ...] | None:
+    """Turn a module's or a user's padding ('same', 'valid', a number, one per axis) into one per axis."""
+    if value == "valid":
+        return (0,) * len(kernel)
+    if value == "same":
+        # torch puts the odd one on the high side.
+        return tuple(d * (k - 1) // 2 for k, d in zip(kernel, dilation, strict=True))
+    return _per_axis(value, len(kernel), 0)
+
+
+def _per_axis(value: object, axes: int, least: int) -> tuple[int, ...] | None:
+    """Return one whole number per axis, None where the value is no such thing."""
     if isinstance(value, int) and not isinstance(value, bool):
-        value = (value,) * len(kernel)
+        value = (value,) * axes
     if (
         isinstance(value, tuple | list)
-        and len(value) == len(kernel)
-        and all(isinstance(v, int) and not isinstance(v, bool) and v > 0 for v in value)
+        and len(value) == axes
+        and all(isinstance(v, int) and not isinstance(v, bool) and v >= least for v in value)
     ):
-        return Fact(tuple(value), "model")
-    return Fact((1,) * len(kernel), "assumed")
+        return tuple(value)
+    return None
+
+
+def _divides(groups: object, channels: int) -> bool:
+    return isinstance(groups, int) and not isinstance(groups, bool) and groups > 0 and channels % groups == 0
 
 
 def _groups(context: Context, weight: Weight, transposed: bool) -> tuple[Fact[int], str]:
     """Return the number of groups and a sentence where it was inferred to be more than one."""
     known = context.attribute(weight.module, "groups")
     first, second = weight.shape[:2]
-    if isinstance(known, int) and not isinstance(known, bool) and known > 0 and first % known == 0:
+    if _divides(known, first):
         return Fact(known, "model"), ""
     if transposed:
         length = bias_length(context, weight)

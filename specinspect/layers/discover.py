@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
-from fnmatch import fnmatchcase
 
 from specinspect.checkpoint.model import Checkpoint, Skipped, TensorInfo
 from specinspect.errors import LayerError
@@ -15,6 +14,7 @@ from specinspect.layers.families import claim_plain, find_channels
 from specinspect.layers.leftovers import Attachments, leftover
 from specinspect.layers.lora import claim_lora
 from specinspect.layers.model import Layer
+from specinspect.layers.names import matches
 from specinspect.layers.norms import attach_norms, find_norms
 from specinspect.layers.packed import claim_packed
 from specinspect.layers.quantised import claim_quantised, note_scale
@@ -138,10 +138,6 @@ def select(discovery: Discovery, include: Sequence[str], exclude: Sequence[str])
     Raises:
         LayerError: no layer is left.
     """
-
-    def matches(name: str, globs: Sequence[str]) -> bool:
-        return any(name == glob or fnmatchcase(name, glob) for glob in globs)
-
     layers = tuple(
         layer
         for layer in discovery.layers

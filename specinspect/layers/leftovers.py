@@ -17,7 +17,8 @@ class Attachments:
 
     def __init__(self, layers: tuple[Layer, ...], norms: Mapping[str, Norm]) -> None:
         """Index the layers by bias and by normalisation."""
-        self._bias = {layer.bias: layer.name for layer in layers if layer.bias}
+        # The bias of a packed weight belongs to the module, not to the last of its parts.
+        self._bias = {layer.bias: layer.name for layer in layers if layer.bias and not layer.bias_rows}
         self._norm = {layer.normalization.name: layer.name for layer in layers if layer.normalization}
         self._norms = norms
 

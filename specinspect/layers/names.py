@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
 
 _NUMBERED = re.compile(r"(.*?)([0-9]{1,9})", re.DOTALL)
 _DIGITS = re.compile(r"[0-9]+")
@@ -34,6 +36,11 @@ def layer_name(name: str) -> str:
     """Return the module path of a `.weight`, any other tensor's own name."""
     module, leaf = split_name(name)
     return module if leaf == "weight" and module else name
+
+
+def matches(name: str, globs: Iterable[str]) -> bool:
+    """Say whether a layer's name is, or matches, one of the globs."""
+    return any(name == glob or fnmatchcase(name, glob) for glob in globs)
 
 
 def numbered(component: str) -> tuple[str, int] | None:

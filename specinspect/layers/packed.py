@@ -51,13 +51,13 @@ def claim_packed(context: Context, remaining: Remaining) -> Claims:
         module, leaf = split_name(name)
         last = split_name(module)[1].lower()
         if leaf == "in_proj_weight" and info.shape[0] % 3 == 0:
-            layers += _parts(info, join(module, "in_proj"), _thirds(info.shape[0]))
+            layers += _parts(context, info, join(module, "in_proj"), _thirds(info.shape[0]))
         elif leaf == "weight" and last in _HALVES and info.shape[0] % 2 == 0:
             half = info.shape[0] // 2
             first, second = ("up", "gate") if last.startswith("up_") else ("gate", "up")
             halves: Mapping[str, Rows] = {first: ((0, half),), second: ((half, 2 * half),)}
             note = f"first half of the rows taken as {first}, second as {second}"
-            layers += _parts(info, module, halves, (note,))
+            layers += _parts(context, info, module, halves, (note,))
         elif leaf == "weight" and _is_attention(module, last):
             layers += _attention(context, info, module, last)
     return Claims(tuple(layers))
@@ -76,7 +76,7 @@ def _attention(context: Context, info: TensorInfo, module: str, last: str) -> li
     rows, columns = info.shape[::-1] if transposed else info.shape
     parts, note = _layout(context, last, rows, columns)
     if parts is not None:
-        return _parts(info, module, parts, (*notes, note), transposed=transposed)
+        return _parts(context, info, module, parts, (*notes, note), transposed=transposed)
     whole = Layer(
         name=module,
         kind="linear",
@@ -157,6 +157,7 @@ def _grouped(heads: _Heads) -> Mapping[str, Rows]:
 
 
 def _parts(
+    context: Context,
     info: TensorInfo,
     base: str,
     parts: Mapping[str, Rows],
@@ -164,7 +165,8 @@ def _parts(
     *,
     transposed: bool = False,
 ) -> list[Layer]:
-    columns = info.shape[0] if transposed else info.shape[1]
+    outputs, columns = info.shape[::-1] if transposed else info.shape
+    bias = bias_for(context, stored(info), outputs)
     return [
         Layer(
             name=join(base, part),
@@ -174,7 +176,9 @@ def _parts(
             matrix_shape=(sum(stop - start for start, stop in rows), columns),
             dtype=info.dtype,
             weight=Stored(info.name, transpose=transposed, rows=rows),
+            bias=bias,
             assumptions=notes,
+            bias_rows=rows if bias else None,
         )
         for part, rows in parts.items()
     ]

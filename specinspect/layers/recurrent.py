@@ -10,9 +10,11 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from specinspect.checkpoint.model import TensorInfo
+from specinspect.layers.bias import bias_for
 from specinspect.layers.context import Claims, Context, Remaining
 from specinspect.layers.model import Layer, Stored
 from specinspect.layers.names import join, split_name
+from specinspect.layers.weights import stored
 
 _LEAF = re.compile(r"weight_(?P<which>ih|hh|hr)(?P<level>(?:_l[0-9]+)?(?:_reverse)?)")
 _GATES = {4: ("i", "f", "g", "o"), 3: ("r", "z", "n"), 1: ("",)}
@@ -32,7 +34,7 @@ def claim_recurrent(context: Context, remaining: Remaining) -> Claims:
     for (module, _), parts in cells.items():
         gates, note = _gate_count(context, module, parts)
         for which, info in parts.items():
-            layers += _split(info, 1 if which == "hr" else gates, note if which != "hr" else "")
+            layers += _split(context, info, 1 if which == "hr" else gates, note if which != "hr" else "")
     return Claims(tuple(layers))
 
 
@@ -51,12 +53,14 @@ def _gate_count(context: Context, module: str, parts: dict[str, TensorInfo]) -> 
     return gates, f"taken as {_NAMES[gates]} from its shapes" + (", gates in torch's order" * (gates > 1))
 
 
-def _split(info: TensorInfo, gates: int, note: str) -> Iterator[Layer]:
+def _split(context: Context, info: TensorInfo, gates: int, note: str) -> Iterator[Layer]:
     rows, columns = info.shape
     if rows % gates:
         gates, note = 1, f"gates not separated: {rows} rows do not divide by {gates}"
     size = rows // gates
+    bias = bias_for(context, stored(info), rows)
     for i, gate in enumerate(_GATES[gates]):
+        part = ((i * size, (i + 1) * size),) if gate else None
         yield Layer(
             name=join(info.name, gate) if gate else info.name,
             kind="recurrent",
@@ -64,6 +68,8 @@ def _split(info: TensorInfo, gates: int, note: str) -> Iterator[Layer]:
             shape=info.shape,
             matrix_shape=(size, columns),
             dtype=info.dtype,
-            weight=Stored(info.name, rows=((i * size, (i + 1) * size),) if gate else None),
+            weight=Stored(info.name, rows=part),
+            bias=bias,
             assumptions=(note,) if note else (),
+            bias_rows=part if bias else None,
         )

@@ -1,0 +1,257 @@
+"""What follows each layer, and what goes around it: from rules, a model, config.json, names and defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from specinspect.architecture.model import Activation as Applied
+from specinspect.architecture.model import Architecture
+from specinspect.checkpoint.model import FLOAT_DTYPES, Checkpoint, Skipped
+from specinspect.layers.context import Context
+from specinspect.layers.conv import refine, with_geometry
+from specinspect.layers.discover import Discovery
+from specinspect.layers.guesses import Guesses, Known
+from specinspect.layers.leftovers import Attachments, leftover
+from specinspect.layers.model import Activation, Layer, Normalization, Stored
+from specinspect.layers.names import join, split_name
+from specinspect.layers.norms import Norm, find_norms
+from specinspect.layers.prelu import find_prelus
+from specinspect.layers.rules import Rule, ruled_activation, ruled_geometry, ruled_skip
+from specinspect.layers.sequence import Following, Sequences
+from specinspect.layers.skips import layers_alone, skip_of
+from specinspect.layers.vocabulary import parse_activation, usable
+
+
+def apply_facts(
+    discovery: Discovery,
+    checkpoint: Checkpoint,
+    *,
+    rules: Sequence[Rule] = (),
+    architecture: Architecture | None = None,
+    activation: str | None = None,
+) -> Discovery:
+    """Return the same layers with activation, skip, normalisation and geometry, and where each comes from.
+
+    Of each fact the first of these that knows it counts: the rules, the activation asked for, the model,
+    whole modules in the file, slopes stored in the file, config.json, the names of common families, a
+    default. Every activation whose source is 'assumed' has one sentence in `assumptions`.
+
+    Args:
+        discovery: all layers of the checkpoint, before any selection: what follows a layer may depend on the
+            others.
+        checkpoint: where they come from.
+        rules: the last one that matches counts.
+        architecture: of a model that matches the checkpoint. `with_architecture` lets `discover` profit too.
+        activation: for every layer but embeddings; None or 'auto' to find out.
+
+    Raises:
+        SettingsError: a rule that does not fit a layer it matches, or an unknown activation.
+    """
+    asked = None
+    if activation is not None and activation != "auto":
+        name, slope = parse_activation(activation, "--activation")
+        asked = Activation(name, "config", slope)
+    if architecture is not None:
+        checkpoint = with_architecture(checkpoint, architecture)
+    context = Context.of(checkpoint)
+    norms = find_norms(context)
+    evidence = _Evidence(context, discovery.layers, norms, architecture)
+    alone = layers_alone(architecture.blocks if architecture else ())
+    layers = []
+    for found in discovery.layers:
+        layer = refine(context, found, _owner(found))
+        if layer.conv is not None:
+            layer = with_geometry(layer, layer.conv)
+        layer = ruled_geometry(context, layer, rules)
+        layer = replace(layer, normalization=evidence.normalization(layer))
+        follows, sentence = _activation(layer, rules, asked, evidence)
+        layers.append(
+            replace(
+                layer,
+                activation=follows,
+                skip=ruled_skip(layer, rules) or skip_of(layer, alone),
+                assumptions=(*layer.assumptions, *([sentence] if sentence else [])),
+            )
+        )
+    done = tuple(layers)
+    return Discovery(done, _reasons(context, discovery, done, norms))
+
+
+def with_architecture(checkpoint: Checkpoint, architecture: Architecture) -> Checkpoint:
+    """Return the checkpoint with the modules of a model: `discover` then knows kinds, strides and groups."""
+    return replace(checkpoint, modules={**checkpoint.modules, **architecture.modules})
+
+
+def _activation(layer: Layer, rules: Sequence[Rule], asked: Activation | None, evidence: _Evidence) -> Known:
+    ruled = ruled_activation(layer, rules)
+    if ruled is not None:
+        return ruled, ""
+    if asked is not None and layer.kind != "embedding":
+        return asked, ""
+    return (
+        evidence.traced(layer)
+        or evidence.listed(layer)
+        or evidence.stored_slopes(layer)
+        or evidence.guesses.configured(layer)
+        or evidence.guesses.named(layer)
+        or evidence.guesses.default(layer)
+    )
+
+
+@dataclass(frozen=True)
+class _Evidence:
+    """Everything that is known of a checkpoint's architecture, in one place."""
+
+    context: Context
+    layers: tuple[Layer, ...]
+    norms: Mapping[str, Norm]
+    architecture: Architecture | None
+
+    @cached_property
+    def guesses(self) -> Guesses:
+        return Guesses(self.context, self.layers)
+
+    @cached_property
+    def sequences(self) -> Sequences:
+        return Sequences(self.context.modules)
+
+    @cached_property
+    def prelus(self) -> Mapping[str, str]:
+        return find_prelus(self.context, self.layers)
+
+    @cached_property
+    def parents_with_prelu(self) -> frozenset[str]:
+        return frozenset(split_name(name)[0] for name in self.prelus)
+
+    @cached_property
+    def gates(self) -> Mapping[tuple[str, int | None], Applied]:
+        """(layer, half of its rows or None for all) → what follows it in a gated MLP."""
+        found: dict[tuple[str, int | None], Applied] = {}
+        for block in self.architecture.blocks if self.architecture else ():
+            for step in block.branch:
+                if step.gated is not None:
+                    half = step.gated.half
+                    found[step.gated.gate, half] = step.gated.activation
+                    other = None if half is None else 1 - half
+                    found.setdefault((step.gated.up, other), Applied("identity"))
+        return found
+
+    def traced(self, layer: Layer) -> Known | None:
+        """Return what a model was seen to apply."""
+        if self.architecture is None or layer.kind == "lora":
+            return None
+        whole, part = _place(layer)
+        applied = self.gates.get((whole, part)) if part is not None else None
+        applied = applied or self.architecture.activations.get(whole)
+        if applied is None:
+            return None
+        return self._usable(layer, applied.name, applied.slope, applied.parameter)
+
+    def listed(self, layer: Layer) -> Known | None:
+        """Return what stands behind a layer in a list of modules that run in order."""
+        following = self._following(layer)
+        if following is None:
+            return None
+        slopes = None
+        if following.activation == "prelu" and following.module is not None:
+            slopes = join(following.module, "weight")
+        return self._usable(layer, following.activation, following.slope, slopes)
+
+    def stored_slopes(self, layer: Layer) -> Known | None:
+        """Return the PReLU whose slopes the file holds, or none where only its neighbours have one."""
+        tensor = self.prelus.get(layer.name)
+        if tensor is not None:
+            module = split_name(tensor)[0]
+            known, _ = usable("prelu", "assumed", None, tensor)
+            return known, f"PReLU {module} taken to follow it, by its name and length"
+        if layer.kind in {"linear", "conv1d", "conv2d", "conv3d"} and (
+            split_name(layer.name)[0] in self.parents_with_prelu
+        ):
+            sentence = "no activation assumed after it: no slopes are stored, unlike beside it"
+            return Activation("identity", "assumed"), sentence
+        return None
+
+    def normalization(self, layer: Layer) -> Normalization | None:
+        """Return the normalisation behind a layer: the model's if it was seen, else the guessed one."""
+        guessed = layer.normalization
+        seen, path = self._seen_norm(layer)
+        if not seen:
+            return replace(guessed, eps=self._eps(guessed.name, guessed)) if guessed else None
+        norm = self.norms.get(path or "")
+        if path is None or norm is None or norm.length != layer.matrix_shape[0]:
+            return None
+        known = Normalization(norm.kind, norm.path, "model")
+        return replace(known, eps=self._eps(norm.path, known))
+
+    def _seen_norm(self, layer: Layer) -> tuple[bool, str | None]:
+        """Say whether it is known what follows a layer, and which normalisation that is."""
+        architecture = self.architecture
+        if architecture is not None:
+            whole, _ = _place(layer)
+            path = architecture.normalizations.get(whole)
+            if path is not None or whole in architecture.activations:
+                return True, path
+        following = self._following(layer)
+        return (False, None) if following is None else (True, following.norm)
+
+    def _eps(self, path: str, norm: Normalization) -> float:
+        names: tuple[str, ...] = ("batch_norm_eps",)
+        if norm.kind in {"layer_norm", "rms_norm"}:
+            names = ("layer_norm_eps", "rms_norm_eps", "layer_norm_epsilon", "layernorm_epsilon", "norm_eps")
+        values = (
+            self.context.attribute(path, "eps"),
+            self.context.attribute(path, "variance_epsilon"),
+            *(self.context.config.get(name) for name in names),
+        )
+        for value in values:
+            if isinstance(value, float) and 0 < value < 1:
+                return value
+        return norm.eps
+
+    def _following(self, layer: Layer) -> Following | None:
+        if layer.kind == "lora" or not self.context.modules:
+            return None
+        return self.sequences.following(layer.name)
+
+    def _usable(self, layer: Layer, name: str, slope: float | None, slopes: str | None) -> Known:
+        info = self.context.tensors.get(slopes) if slopes else None
+        fits = info is not None and info.dtype in FLOAT_DTYPES and info.size in {1, layer.matrix_shape[0]}
+        return usable(name, "model", slope, slopes if fits else None)
+
+
+def _owner(layer: Layer) -> str:
+    """Return the path of the module whose weight a layer is."""
+    first = layer.parameters[0]
+    before, found, _ = first.partition(".parametrizations.")
+    return before if found else split_name(first)[0]
+
+
+def _place(layer: Layer) -> tuple[str, int | None]:
+    """Return the path under which a model knows a layer, and which part of it this is, None for all."""
+    recipe = layer.weight
+    if not isinstance(recipe, Stored) or recipe.rows is None or split_name(recipe.tensor)[1] != "weight":
+        return layer.name, None
+    return split_name(recipe.tensor)[0], recipe.rows[0][0] // layer.matrix_shape[0]
+
+
+def _reasons(
+    context: Context, discovery: Discovery, layers: tuple[Layer, ...], norms: Mapping[str, Norm]
+) -> tuple[Skipped, ...]:
+    """Say anew what the tensors beside the layers are, now that it is better known what belongs to what."""
+    before, after = Attachments(discovery.layers, norms), Attachments(layers, norms)
+    slopes: dict[str, str] = {}
+    for layer in layers:
+        if layer.activation.parameter:
+            slopes.setdefault(layer.activation.parameter, f"slopes of the PReLU after {layer.name}")
+    skipped = []
+    for skip in discovery.skipped:
+        info = context.tensors.get(skip.name)
+        reason = skip.reason
+        if info is not None and reason == before.reason(context, info):
+            reason = after.reason(context, info) or leftover(context, info)
+        if reason == "vector" or (info is not None and len(info.shape) == 1 and "normalisation" in reason):
+            reason = slopes.get(skip.name, reason)
+        skipped.append(Skipped(skip.name, reason))
+    return tuple(skipped)

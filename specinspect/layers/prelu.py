@@ -1,0 +1,62 @@
+"""Slopes of PReLU that a checkpoint stores, and the layers that they follow."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+from specinspect.checkpoint.model import FLOAT_DTYPES, TensorInfo
+from specinspect.layers.context import Context
+from specinspect.layers.model import Layer
+from specinspect.layers.names import numbered, split_name
+
+_NAME = re.compile(r"(?:.*_)?(?:p_?relu|act|activation|relu|non_?lin\w*?)[0-9_]*")
+
+
+def find_prelus(context: Context, layers: tuple[Layer, ...]) -> Mapping[str, str]:
+    """Return layer name → tensor of slopes, by equal numbers (conv1, prelu1), else by the file's order."""
+    slopes = {
+        split_name(name)[0]: info for name, info in context.tensors.items() if _is_prelu(context, name, info)
+    }
+    if not slopes:
+        return {}
+    by_number = {(split_name(path)[0], _number(path)): path for path in slopes if _number(path)}
+    candidates = [layer for layer in layers if layer.kind == "linear" or layer.conv is not None]
+    found: dict[str, str] = {}
+    free = set(slopes)
+    for layer in candidates:
+        key = (split_name(layer.name)[0], _number(layer.name))
+        path = by_number.get(key) if layer.kind != "lora" and key[1] else None
+        if path in free and _fits(slopes[path], layer):
+            found[layer.name] = slopes[path].name
+            free.discard(path)
+    for layer in candidates if not context.alphabetical else ():
+        path = context.next_module.get(layer.name)
+        if layer.normalization is not None and path == layer.normalization.name:
+            path = context.next_module.get(path)
+        if layer.name not in found and path in free and _fits(slopes[path], layer):
+            found[layer.name] = slopes[path].name
+            free.discard(path)
+    return found
+
+
+def _is_prelu(context: Context, name: str, info: TensorInfo) -> bool:
+    module, leaf = split_name(name)
+    if leaf != "weight" or len(info.shape) != 1 or not info.size or info.dtype not in FLOAT_DTYPES:
+        return False
+    known = context.type_of(module)
+    if known:
+        return known == "PReLU"
+    named = _NAME.fullmatch(split_name(module)[1].lower()) is not None
+    return named and context.sibling(module, "bias") is None
+
+
+def _number(path: str) -> str:
+    # In a list numbers are places: the member behind has the next one.
+    last = split_name(path)[1]
+    found = numbered(last)
+    return str(found[1]) if found and found[0] and not found[0].endswith("_") else ""
+
+
+def _fits(info: TensorInfo, layer: Layer) -> bool:
+    return info.size in {1, layer.matrix_shape[0]}
