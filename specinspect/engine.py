@@ -10,10 +10,13 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+from specinspect.architecture import Architecture, build_with_notes, check_match, read_architecture
 from specinspect.checkpoint import Checkpoint, TensorInfo, from_module, from_state_dict, open_checkpoint
 from specinspect.errors import LayerError, ResourceError, SettingsError, SpecinspectError
 from specinspect.layers import Discovery, discover, select
+from specinspect.layers.facts import apply_facts, with_architecture
 from specinspect.layers.model import Layer, Stored
+from specinspect.layers.rules import unmatched_rules
 from specinspect.maps import LinearMap, build_weight_map, grid_sides
 from specinspect.maps.question import Activated, activated, side_tensors
 from specinspect.report.assemble import assemble
@@ -66,6 +69,8 @@ class Inspection:
     checkpoint: Checkpoint
     discovery: Discovery
     settings: Settings
+    notices: tuple[str, ...] = ()
+    """What tracing could not follow, and rules that match nothing."""
 
 
 def open_source(source: Source, settings: Settings) -> Inspection:
@@ -75,10 +80,35 @@ def open_source(source: Source, settings: Settings) -> Inspection:
         SpecinspectError: it cannot be read, or holds no layer that was asked for.
     """
     checkpoint = _checkpoint(source, settings)
-    discovery = discover(checkpoint)
+    architecture = _architecture(source, checkpoint, settings)
+    if architecture is not None:
+        checkpoint = with_architecture(checkpoint, architecture)
+    discovery = apply_facts(
+        discover(checkpoint),
+        checkpoint,
+        rules=settings.rules,
+        architecture=architecture,
+        activation=settings.activation,
+    )
+    notices = (
+        *(architecture.notes if architecture is not None else ()),
+        *unmatched_rules(discovery.layers, settings.rules),
+    )
     if settings.layers or settings.exclude:
         discovery = select(discovery, settings.layers, settings.exclude)
-    return Inspection(checkpoint, discovery, settings)
+    return Inspection(checkpoint, discovery, settings, notices)
+
+
+def _architecture(source: Source, checkpoint: Checkpoint, settings: Settings) -> Architecture | None:
+    """Trace the network, where the caller holds it or asked for its code to be run."""
+    if settings.model is not None:
+        built = build_with_notes(settings.model, settings.model_args)
+        architecture = read_architecture(built.module, built.notes)
+        check_match(architecture, {name: info.shape for name, info in checkpoint.tensors.items()})
+        return architecture
+    if settings.model_args is not None:
+        raise SettingsError("--model-args: expected --model beside it", "say which factory they are for")
+    return read_architecture(source) if hasattr(source, "named_modules") else None
 
 
 def _checkpoint(source: Source, settings: Settings) -> Checkpoint:
@@ -157,7 +187,7 @@ def report(
         inspection.settings.deciding(plan.device),
         [results[i] for i in range(len(results))],
         inspection.discovery.skipped,
-        notices=plan.notices,
+        notices=(*inspection.notices, *plan.notices),
         seconds=time.perf_counter() - start,
     )
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from math import isfinite
 from typing import Any
 
 from specinspect.errors import SettingsError
+from specinspect.layers.rules import Rule
 
 MAPS = ("weight", "chain", "skip", "skip_chain")
 """W, D·W, ρI + βW and ρI + β·D·W."""
@@ -31,6 +32,12 @@ class Settings:
     """Weight of the skip."""
     activation: str = "auto"
     """What D is made of, for every layer; auto takes it from the facts."""
+    model: str | None = None
+    """MODULE:FACTORY: code to run that builds the network, to read activations, strides and skips from."""
+    model_args: str | None = None
+    """JSON arguments of the factory."""
+    rules: Sequence[Rule] = ()
+    """What the user says about layers; the last rule that matches counts."""
     patterns: int = 8
     """Sampled activation regions per layer."""
     seed: int = 0
@@ -77,6 +84,12 @@ class Settings:
             "beta": self.beta,
             "rho": self.rho,
             "activation": self.activation,
+            "model": self.model,
+            "model_args": self.model_args,
+            "rules": [
+                {key: value for key, value in asdict(rule).items() if value is not None}
+                for rule in self.rules
+            ],
             "patterns": self.patterns,
             "seed": self.seed,
             "grid": self.grid,

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from difflib import get_close_matches
 from math import pi, sqrt
 from typing import TYPE_CHECKING
-
-from specinspect.errors import SettingsError
 
 if TYPE_CHECKING:
     import torch
@@ -101,48 +98,3 @@ DERIVATIVES: Mapping[str, Derivative] = {
     "softplus": lambda z, _: z.sigmoid(),
 }
 """Canonical name → derivative. The slope is leaky_relu's and prelu's below zero, and elu's and celu's α."""
-
-DEFAULT_SLOPES: Mapping[str, float] = {"leaky_relu": 0.01, "prelu": 0.25, "elu": 1.0, "celu": 1.0}
-ALIASES: Mapping[str, str] = {
-    "none": "identity",
-    "linear": "identity",
-    "swish": "silu",
-    "gelu_new": "gelu_tanh",
-    "gelu_fast": "gelu_tanh",
-    "gelu_pytorch_tanh": "gelu_tanh",
-    "gelu_python": "gelu",
-    "quickgelu": "quick_gelu",
-    "leakyrelu": "leaky_relu",
-    "hard_swish": "hardswish",
-    "hard_sigmoid": "hardsigmoid",
-    "absolute": "abs",
-}
-PIECEWISE_LINEAR = frozenset({"identity", "relu", "leaky_relu", "prelu", "abs", "relu6", "hardtanh"})
-"""φ′ takes finitely many values: D·W is exactly the layer's map on a whole region."""
-
-
-def parse_activation(text: str) -> tuple[str, float | None]:
-    """Turn 'relu', 'leaky_relu:0.2' or an alias into a canonical name and a slope.
-
-    Raises:
-        SettingsError: unknown; the message lists the known ones.
-    """
-    name, _, slope = text.strip().lower().partition(":")
-    name = ALIASES.get(name.replace("-", "_"), name.replace("-", "_"))
-    if name not in DERIVATIVES:
-        close = get_close_matches(name, DERIVATIVES, n=1)
-        hint = f"did you mean {close[0]}? " if close else ""
-        raise SettingsError(
-            f"unknown activation {text!r}", f"{hint}known are auto, {', '.join(sorted(DERIVATIVES))}"
-        )
-    if not slope:
-        return name, DEFAULT_SLOPES.get(name)
-    if name not in DEFAULT_SLOPES:
-        raise SettingsError(f"activation {name!r} takes no slope, got {slope!r}", f"write {name}")
-    try:
-        value = float(slope)
-    except ValueError:
-        value = float("nan")
-    if not abs(value) < float("inf"):
-        raise SettingsError(f"activation {name!r}: expected a number after the colon, got {slope!r}")
-    return name, value

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from specinspect.checkpoint.model import TensorInfo
 from specinspect.layers.model import Layer
-from specinspect.maps.activations import DEFAULT_SLOPES
+from specinspect.layers.vocabulary import SLOPES
+from specinspect.maps.activations import DERIVATIVES
 from specinspect.maps.build import Read
 from specinspect.maps.patterns import Affine, Diagonals, probe_seed, sample_diagonals
 
@@ -63,7 +64,9 @@ def activated(
     name = layer.activation.name
     if name == "identity" and affine is None:
         return Activated(None, tuple(assumptions))
-    slope = layer.activation.slope if layer.activation.slope is not None else DEFAULT_SLOPES.get(name, 0.0)
+    if name not in DERIVATIVES:
+        return Activated(None, tuple(assumptions), f"the derivative of {name} is not known here")
+    slope = layer.activation.slope if layer.activation.slope is not None else SLOPES.get(name, 0.0)
     slopes = torch.tensor(slope, dtype=torch.float64)
     if layer.activation.parameter in available and layer.activation.parameter is not None:
         stored = read(layer.activation.parameter).to(torch.float64).flatten()
