@@ -77,6 +77,20 @@ Patterns = Annotated[
 ]
 Seed = Annotated[int, typer.Option("--seed", metavar="N", help="Of the sampled inputs.")]
 Grid = Annotated[int, typer.Option("--grid", metavar="N", help="Convolutions: side of the periodic grid.")]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="MODULE:FACTORY",
+        help="Build the network (RUNS THAT CODE) and read activations, strides and skips from it.",
+    ),
+]
+ModelArgs = Annotated[
+    str | None, typer.Option("--model-args", metavar="JSON", help="Arguments of the factory.")
+]
+ConfigFile = Annotated[
+    str | None, typer.Option("--config", metavar="FILE", help="TOML with settings and per-layer rules.")
+]
 Device = Annotated[
     str,
     typer.Option("--device", metavar="NAME", help="auto, cpu, cuda, cuda:N or mps: where to compute."),
@@ -114,6 +128,7 @@ def root(
 
 @app.command()
 def report(
+    context: typer.Context,
     checkpoint: Checkpoint,
     json: Annotated[bool, typer.Option("--json", help="Short for --format json.")] = False,
     format_: Annotated[
@@ -130,32 +145,25 @@ def report(
     patterns: Patterns = 8,
     seed: Seed = 0,
     grid: Grid = 16,
+    model: Model = None,
+    model_args: ModelArgs = None,
+    config: ConfigFile = None,
     device: Device = "auto",
     jobs: Jobs = None,
     spectra: Spectra = False,
 ) -> None:
-    """Compute every layer once and report singular values, condition numbers and ranks."""
+    """Compute every layer once and report singular values, condition numbers and ranks.
+
+    Options on the command line win over those of the nearest specinspect.toml or [tool.specinspect] in
+    pyproject.toml, looked for from the working directory upward.
+    """
+    from specinspect.cli.options import settings_of
     from specinspect.cli.output import check_writable, write_report
-    from specinspect.settings import Settings
 
     if json and format_ not in {None, Format.JSON}:
         raise SettingsError(f"--json and --format {format_} contradict each other", "give one of them")
     chosen = Format.JSON if json else format_ or Format.TABLE
-    settings = Settings(
-        layers=tuple(layers or ()),
-        exclude=tuple(exclude or ()),
-        key=key,
-        maps=tuple(name.strip() for name in maps.split(",")),
-        beta=beta,
-        rho=rho,
-        activation=activation,
-        patterns=patterns,
-        seed=seed,
-        grid=grid,
-        device=device,
-        jobs=jobs,
-        spectra=spectra,
-    )
+    settings, notice = settings_of(context)
     check_writable(output)
 
     from specinspect import engine
@@ -164,6 +172,8 @@ def report(
     inspection = engine.open_source(checkpoint, settings)
     with progress(len(inspection.discovery.layers)) as advance:
         result = engine.report(inspection, progress=advance)
+    for sentence in (*notice, *inspection.notices):
+        _say(sentence)
     write_report(result, chosen.value, output)
 
 
@@ -212,10 +222,14 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _fail(message: str) -> int:
+    _say(message)
+    return 2
+
+
+def _say(message: str) -> None:
     from specinspect.report.text import visible
 
     sys.stderr.write(f"specinspect: {visible(message)}\n")
-    return 2
 
 
 def _leave(code: int, message: str) -> int:

@@ -1,0 +1,60 @@
+"""From options and the configuration file to Settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import typer
+
+from specinspect.config import load_config
+from specinspect.settings import Settings
+
+KNOWN: Mapping[str, type] = {
+    "layers": list,
+    "exclude": list,
+    "key": str,
+    "maps": list,
+    "beta": float,
+    "rho": float,
+    "activation": str,
+    "patterns": int,
+    "seed": int,
+    "grid": int,
+    "model": str,
+    "model_args": str,
+    "device": str,
+    "jobs": int,
+    "spectra": bool,
+}
+"""Settings that the configuration file may hold, under the names of the options."""
+
+
+def settings_of(context: typer.Context) -> tuple[Settings, tuple[str, ...]]:
+    """Return the settings of a command, and what is to be said about where they come from.
+
+    What stands on the command line wins over the configuration file, which wins over the defaults. A model,
+    whose code would be run, is only taken from a file that was named with --config.
+
+    Raises:
+        SettingsError: a value that makes no sense, or a damaged configuration file.
+    """
+    given = context.params
+    config = load_config(KNOWN, given["config"])
+    chosen: dict[str, Any] = dict(config.settings)
+    notices: tuple[str, ...] = ()
+    if given["config"] is None and {"model", "model_args"} & chosen.keys():
+        chosen.pop("model", None)
+        chosen.pop("model_args", None)
+        notices = (
+            f"{config.path}: model is not used: code runs only on request (name the file with --config)",
+        )
+    for name in KNOWN:
+        source = context.get_parameter_source(name)
+        if name not in chosen or (source is not None and source.name == "COMMANDLINE"):
+            chosen[name] = given[name]
+    if isinstance(chosen["maps"], str):
+        chosen["maps"] = tuple(name.strip() for name in chosen["maps"].split(","))
+    for name in ("layers", "exclude"):
+        chosen[name] = tuple(chosen[name] or ())
+    return Settings(**chosen, rules=config.rules), notices
