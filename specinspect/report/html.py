@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING
 
-from specinspect.report import words
+from specinspect.report import kappas, words
 from specinspect.report.text import kappa, layer_name, number, rank, shape, visible
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ td:first-child { font-family: ui-monospace, monospace; white-space: normal; over
   min-width: 20rem; }
 td:last-child { white-space: normal; min-width: 8rem; }
 .n { text-align: right; }
+.dim { color: var(--dim); }
 .bad { color: var(--bad); font-weight: 600; }
 svg { display: block; fill: var(--bar); }
 ul { margin: .2rem 0; padding-left: 1.2rem; overflow-wrap: anywhere; }
@@ -44,6 +45,7 @@ _HEADERS = (
     ("σmax", "n"),
     ("σmin", "n"),
     ("κ(W)", "n"),
+    *((header, "n") for header in kappas.HEADERS.values()),
     ("stable rank", "n"),
     ("rank", "n"),
     ("spectrum", ""),
@@ -62,14 +64,18 @@ _PAGE = (
 def to_html(report: Report) -> str:
     """Return a whole page; light or dark as the reader's system is."""
     path = visible(report.checkpoint.path)
-    head = "".join(f'<th scope="col"{_class(css)}>{escape(text)}</th>' for text, css in _HEADERS)
+    maps = kappas.present(report)
+    absent = {header for name, header in kappas.HEADERS.items() if name not in maps}
+    head = "".join(
+        f'<th scope="col"{_class(css)}>{escape(text)}</th>' for text, css in _HEADERS if text not in absent
+    )
     body = [
         f"<h1>{escape(path)}</h1>",
         f"<p>{escape(words.headline(report).removeprefix(path + ' · '))}</p>",
         f"<p>{escape(words.coverage(report))} · specinspect {escape(report.version)}</p>",
         _findings(report),
         f'<div class="wide"><table>\n<thead><tr>{head}</tr></thead>\n<tbody>',
-        *(_row(report, result) for result in report.layers if "weight" in result.maps),
+        *(_row(report, result, maps) for result in report.layers if "weight" in result.maps),
         "</tbody></table></div>",
         _list(
             "Numbers",
@@ -100,7 +106,7 @@ def _findings(report: Report) -> str:
     return f"<h2>Findings</h2>\n<ul>{items}</ul>" if items else ""
 
 
-def _row(report: Report, result: LayerResult) -> str:
+def _row(report: Report, result: LayerResult, maps: Sequence[str]) -> str:
     layer, spectrum = result.layer, result.maps["weight"]
     worst = report.summary.worst_condition_number
     is_worst = worst is not None and worst.map == "weight" and worst.layer == layer.name
@@ -114,12 +120,17 @@ def _row(report: Report, result: LayerResult) -> str:
         (number(spectrum.sigma_max), "n"),
         (number(spectrum.sigma_min), "n"),
         (escape(kappa(spectrum)), "n bad" if bad else "n"),
+        *((escape(cell.text), _css(cell)) for cell in (kappas.shown(result, name) for name in maps)),
         (number(spectrum.stable_rank), "n"),
         (rank(spectrum), "n"),
         (_svg(spectrum.histogram), ""),
         (escape("; ".join(notes)), ""),
     )
     return "<tr>" + "".join(f"<td{_class(css)}>{text}</td>" for text, css in cells) + "</tr>"
+
+
+def _css(cell: kappas.Shown) -> str:
+    return "n bad" if cell.level >= 2 else "n dim" if cell.level < 0 else "n"
 
 
 def _svg(histogram: Histogram | None) -> str:

@@ -13,7 +13,7 @@ from specinspect.report.model import SCHEMA_VERSION
 if TYPE_CHECKING:
     from specinspect.layers.model import ConvGeometry, Layer
     from specinspect.report.model import LayerResult, Report
-    from specinspect.spectra.model import Histogram, Spectrum
+    from specinspect.spectra.model import Histogram, PatternStatistics, Spectrum
 
 SCALARS = (
     "sigma_max",
@@ -142,9 +142,13 @@ def _layer(result: LayerResult) -> dict[str, Any]:
         "notes": list(result.notes),
         "bias": layer.bias,
         "normalization": _normalization(layer),
+        "activation": _activation(layer),
+        "skip": {"kind": layer.skip.kind, "source": layer.skip.source},
     }
     if layer.conv is not None:
         data["convolution"] = _convolution(layer.conv, result.grid)
+    if result.tau is not None:
+        data["tau"] = {"min": _plain(result.tau.min), "max": _plain(result.tau.max)}
     data["maps"] = {name: _spectrum(spectrum) for name, spectrum in result.maps.items()}
     data["seconds"] = _plain(result.seconds)
     return data
@@ -160,11 +164,18 @@ def _normalization(layer: Layer) -> dict[str, Any] | None:
     return None if norm is None else {"kind": norm.kind, "name": norm.name, "source": norm.source}
 
 
+def _activation(layer: Layer) -> dict[str, Any]:
+    activation = layer.activation
+    data = {"name": activation.name, "slope": _plain(activation.slope), "source": activation.source}
+    return data if activation.parameter is None else {**data, "parameter": activation.parameter}
+
+
 def _convolution(conv: ConvGeometry, grid: tuple[int, ...] | None) -> dict[str, Any]:
     return {
         "kernel": list(conv.kernel),
         "stride": list(conv.stride.value),
         "dilation": list(conv.dilation.value),
+        "padding": None if conv.padding is None else list(conv.padding.value),
         "groups": conv.groups.value,
         "transposed": conv.transposed,
         "grid": None if grid is None else list(grid),
@@ -173,6 +184,7 @@ def _convolution(conv: ConvGeometry, grid: tuple[int, ...] | None) -> dict[str, 
             "stride": conv.stride.source,
             "dilation": conv.dilation.source,
             "groups": conv.groups.source,
+            "padding": None if conv.padding is None else conv.padding.source,
         },
     }
 
@@ -180,11 +192,25 @@ def _convolution(conv: ConvGeometry, grid: tuple[int, ...] | None) -> dict[str, 
 def _spectrum(spectrum: Spectrum) -> dict[str, Any]:
     data = {name: _plain(getattr(spectrum, name)) for name in SCALARS}
     data["histogram"] = None if spectrum.histogram is None else _histogram(spectrum.histogram)
+    if spectrum.patterns is not None:
+        data["patterns"] = _patterns(spectrum.patterns)
     if spectrum.singular_values is not None:
         import numpy as np
 
         values = spectrum.singular_values.tolist()
         data["singular_values"] = values if np.isfinite(spectrum.singular_values).all() else _plain(values)
+    return data
+
+
+def _patterns(patterns: PatternStatistics) -> dict[str, Any]:
+    data: dict[str, Any] = {
+        "n": patterns.n,
+        "active_fraction": _plain(patterns.active_fraction.median),
+        "active_fraction_min": _plain(patterns.active_fraction.min),
+        "active_fraction_max": _plain(patterns.active_fraction.max),
+    }
+    for end in ("min", "median", "max"):
+        data[end] = {name: _plain(getattr(found, end)) for name, found in patterns.scalars.items()}
     return data
 
 

@@ -6,7 +6,7 @@ import html
 import re
 from typing import TYPE_CHECKING
 
-from specinspect.report import words
+from specinspect.report import kappas, words
 from specinspect.report.text import kappa, layer_name, number, rank, shape, visible
 
 if TYPE_CHECKING:
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 _MARKUP = re.compile(r"([\\`*_{}\[\]|~$])")
 _AT_START = re.compile(r"^(\d*)([-+=.)])")
 _LINK = re.compile(r"(@|#|:(?=//)|www(?=\.))", re.IGNORECASE)
-HEADERS = ("layer", "shape", "dtype", "σmax", "σmin", "κ(W)", "stable rank", "rank", "")
 
 
 def to_markdown(report: Report) -> str:
@@ -28,8 +27,11 @@ def to_markdown(report: Report) -> str:
     ]
     if report.findings:
         parts.append("")
-    parts.append("| " + " | ".join(HEADERS).rstrip() + " |")
-    parts.append("| :-- | :-- | :-- | --: | --: | --: | --: | --: | :-- |")
+    maps = kappas.present(report)
+    more = [kappas.HEADERS[name] for name in maps]
+    headers = ("layer", "shape", "dtype", "σmax", "σmin", "κ(W)", *more, "stable rank", "rank", "")
+    rule = [":--"] * 3 + ["--:"] * (len(headers) - 4) + [":--"]
+    parts += ["| " + " | ".join(headers).rstrip() + " |", "| " + " | ".join(rule) + " |"]
     for result in report.layers:
         spectrum = result.maps.get("weight")
         if spectrum is None:
@@ -44,6 +46,7 @@ def to_markdown(report: Report) -> str:
             number(spectrum.sigma_max),
             number(spectrum.sigma_min),
             html.escape(kappa(spectrum)),
+            *(escape(kappas.shown(result, name).text) for name in maps),
             number(spectrum.stable_rank),
             rank(spectrum),
             flag,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import IO, TYPE_CHECKING, NamedTuple
@@ -14,7 +14,8 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from specinspect.report import words
+from specinspect.report import kappas, words
+from specinspect.report.kappas import severity
 from specinspect.report.text import (
     BARS,
     ascii_only,
@@ -44,6 +45,10 @@ LISTED = 12
 GAP = 2
 NAME_SHARE = 0.3
 """Of the width: names keep that much, columns go first."""
+FIRST_TO_GO = (
+    "dtype", "stable_rank", "sigma_min", "rank", "picture", "sigma_max", "shape", "skip", "chain", "at",
+)  # fmt: skip
+"""Columns in the order in which they are given up."""
 
 
 def render(report: Report, *, width: int | None = None, merge: bool | None = None) -> RenderableType:
@@ -90,7 +95,7 @@ class _Row:
 
     @property
     def worst(self) -> int:
-        return max(range(len(self.results)), key=lambda index: _severity(self.results[index].maps["weight"]))
+        return max(range(len(self.results)), key=lambda index: severity(self.results[index].maps["weight"]))
 
     @property
     def spectrum(self) -> Spectrum:
@@ -109,6 +114,10 @@ class _Row:
         lone = self.group.endswith("*") and self.blocks[0]
         name = layer_name(self.leaf)
         return f"{name} (block {self.blocks[0]})" if lone else name
+
+
+def _style(level: int) -> str:
+    return {-1: "dim", 0: "", 1: "magenta"}.get(level, "bold red")
 
 
 class _Column(NamedTuple):
@@ -149,17 +158,6 @@ def _rows(report: Report, *, merge: bool) -> list[_Row]:
     for position, row in enumerate(rows.values()):
         order.append(first.setdefault(row.group, position) if row.blocks[0] else position)
     return [row for _, row in sorted(zip(order, rows.values(), strict=True), key=lambda pair: pair[0])]
-
-
-def _severity(spectrum: Spectrum) -> tuple[int, float]:
-    match spectrum.condition_number_status:
-        case "nonfinite_weights":
-            return 3, 0.0
-        case "infinite":
-            return 2, 0.0
-        case "resolved":
-            return 0, spectrum.condition_number or 0.0
-    return 1, kappa_bound(spectrum) or 0.0
 
 
 def _extreme(values: Iterable[float | None], pick: Callable[[list[float]], float]) -> float | None:
@@ -211,8 +209,8 @@ class _ReportTable:
         rows = _rows(self.report, merge=self.merge)
         merged = any(row.merged for row in rows)
         yield from _wrapped(console, width, Text(), Text(say(words.headline(self.report)), "bold"))
-        for severity, sentence in self._findings():
-            yield from _wrapped(console, width, severity, Text(say(sentence)))
+        for mark, sentence in self._findings():
+            yield from _wrapped(console, width, mark, Text(say(sentence)))
         yield Text("")
         columns = self._columns(rows, merged=merged, plain=plain, cells=12 if width >= 110 else 8)
         lines = _tree(rows)
@@ -276,9 +274,11 @@ class _ReportTable:
             if index is None:
                 yield line(name, {}, "bold", {})
                 continue
-            level, _ = _severity(rows[index].spectrum)
+            level, _ = severity(rows[index].spectrum)
             strong = "bold red" if level >= 2 or columns["flag"].cells[index] else ""
-            styles = {"kappa": strong or ("magenta" if level == 1 else ""), "flag": "bold red"}
+            styles = {"kappa": strong or _style(level), "flag": "bold red"}
+            for key in kappas.HEADERS:
+                styles[key] = _style(kappas.worst(rows[index].results, key).level)
             yield line(name, {key: column.cells[index] for key, column in columns.items()}, "", styles)
 
     def _columns(self, rows: Sequence[_Row], *, merged: bool, plain: bool, cells: int) -> dict[str, _Column]:
@@ -297,6 +297,16 @@ class _ReportTable:
                 return _by_block(row, 24 if cells > 8 else 10, scale, plain=plain) if row.merged else ""
             return spectrum_bars(row.spectrum, cells, plain=plain)
 
+        def kappa_of(name: str) -> Callable[[_Row], str]:
+            texts = [kappas.worst(row.results, name).text for row in rows]
+            hang = " " if any(text.endswith(kappas.PARTIAL) for text in texts) else ""
+
+            def cell(row: _Row) -> str:  # the mark hangs, so that digits stand under digits
+                text = kappas.worst(row.results, name).text
+                return text if text.endswith(kappas.PARTIAL) else text + hang
+
+            return cell
+
         scale = _block_scale(rows)
         columns = {
             "shape": column("shape", lambda row: shape(row.results[0].layer.shape), right=False),
@@ -309,6 +319,7 @@ class _ReportTable:
             ),
             "kappa": column("κ(W)", lambda row: kappa(row.spectrum)),
             "at": column("at", lambda row: row.blocks[row.worst] if row.merged else ""),
+            **{name: column(header, kappa_of(name)) for name, header in kappas.HEADERS.items()},
             "stable_rank": column(
                 "stable\nrank", lambda row: number(_extreme((s.stable_rank for s in spectra(row)), min))
             ),
@@ -318,6 +329,8 @@ class _ReportTable:
             ),
             "flag": column("", self._flag, right=False),
         }  # fmt: skip
+        for name in set(kappas.HEADERS) - set(kappas.present(self.report)):
+            del columns[name]
         if not merged:
             del columns["at"]
         if len(set(columns["dtype"].cells)) == 1:
@@ -329,13 +342,13 @@ class _ReportTable:
         worst = self.report.summary.worst_condition_number
         if worst is not None and worst.map == "weight" and worst.layer in names:
             return "◀ worst"
-        level, _ = _severity(row.spectrum)
+        level, _ = severity(row.spectrum)
         noted = any(result.notes for result in row.results)
         found = any(finding.layer in names for finding in self.report.findings)
         return "!" if level >= 2 or noted or found else ""
 
     def _caption(
-        self, rows: Sequence[_Row], dropped: Sequence[str], *, merged: bool
+        self, rows: Sequence[_Row], dropped: Mapping[str, str], *, merged: bool
     ) -> Iterator[tuple[str, str]]:
         foreign = words.placeholders(self.report)
         sections = {
@@ -351,29 +364,33 @@ class _ReportTable:
             for index, sentence in enumerate([*sentences[:LISTED], *more]):
                 yield label if index == 0 else "", sentence
 
-    def _legend(self, rows: Sequence[_Row], dropped: Sequence[str], *, merged: bool) -> list[str]:
-        sentences = words.conventions(self.report)
-        dtypes = {result.layer.dtype for result in self.report.layers}
-        if len(dtypes) == 1:
-            sentences.append(f"all weights are {next(iter(dtypes))}.")
-        marks = "◀ worst: the largest κ that is resolved. !: see the findings above or the notes below."
+    def _legend(self, rows: Sequence[_Row], dropped: Mapping[str, str], *, merged: bool) -> list[str]:
+        sentences = words.conventions(self.report, dropped)
         if merged:
             low, high = _block_scale(rows)
             sentences.append(
                 f"{len(self.report.layers)} layers in {len(rows)} rows: layers that repeat in numbered "
                 "blocks are merged. σmax is the largest of a row; σmin, stable rank and rank are the "
-                "smallest; κ is the worst, at: its block; κ by block: log κ from the first to the last, "
-                f"{BARS[0]} is {number(10**low, 2)} and {BARS[-1]} is {number(10**high, 2)}. "
+                "smallest; each κ is the worst. at: the block of the worst κ(W). κ by block: log κ(W) from "
+                f"first to last, {BARS[0]} is {number(10**low, 2)} and {BARS[-1]} is {number(10**high, 2)}. "
                 "--layers GLOB shows a few in full; the other formats have every layer."
             )
-        elif "spectrum" not in dropped:
+        elif "picture" not in dropped:
             sentences.append(
                 "spectrum: how many σ, on a log axis from each layer's smallest (left) to its largest; "
-                f"heights are logarithmic, {BARS[0]} is few and {BARS[-1]} many."
+                "log heights."
             )
-        sentences.append(marks)
+        dtypes = {result.layer.dtype for result in self.report.layers}
+        flags = {self._flag(row) for row in rows}
+        marks = {
+            f"all weights are {next(iter(dtypes), '')}.": len(dtypes) == 1,
+            "◀ worst: the largest resolved κ(W).": "◀ worst" in flags,
+            "!: see the findings and notes.": "!" in flags,
+        }
+        if any(marks.values()):
+            sentences.append(" ".join(text for text, applies in marks.items() if applies))
         if dropped:
-            sentences.append(f"no room at this width for: {', '.join(dropped)}.")
+            sentences.append(f"no room at this width for: {', '.join(dropped.values())}.")
         return sentences
 
 
@@ -408,7 +425,7 @@ def _width(column: _Column) -> int:
     return max(cell_len(text) for text in (*column.header.split("\n"), *column.cells))
 
 
-def _fit(columns: dict[str, _Column], width: int, name: int) -> list[str]:
+def _fit(columns: dict[str, _Column], width: int, name: int) -> dict[str, str]:
     """Give up what matters least until the rest fits: shorter marks first, then whole columns.
 
     Args:
@@ -417,7 +434,7 @@ def _fit(columns: dict[str, _Column], width: int, name: int) -> list[str]:
         name: what the name column needs.
 
     Returns:
-        The headers of the columns that were given up.
+        Key and header of the columns that were given up.
     """
 
     def fits() -> bool:
@@ -426,10 +443,17 @@ def _fit(columns: dict[str, _Column], width: int, name: int) -> list[str]:
     if not fits():
         flag = columns["flag"]
         columns["flag"] = flag._replace(cells=[cell[:1] for cell in flag.cells])
-    dropped = []
-    for key in ("dtype", "stable_rank", "rank", "picture", "shape", "sigma_min", "sigma_max", "at"):
+    given_up: dict[str, _Column] = {}
+    order = list(columns)
+    for key in FIRST_TO_GO:
         if fits():
             break
         if key in columns:
-            dropped.append(columns.pop(key).header.replace("\n", " "))
-    return dropped
+            given_up[key] = columns.pop(key)
+    for key, column in reversed(given_up.items()):  # a narrow one may still fit where a wide one did not
+        kept = dict(columns)
+        columns.clear()
+        columns.update({k: column if k == key else kept[k] for k in order if k == key or k in kept})
+        if not fits():
+            del columns[key]
+    return {key: column.header.replace("\n", " ") for key, column in given_up.items() if key not in columns}

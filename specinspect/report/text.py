@@ -17,6 +17,8 @@ _ASCII = str.maketrans(
     {
         "κ": "kappa",
         "σ": "sigma",
+        "ρ": "rho",
+        "β": "beta",
         "×": "x",
         "∞": "inf",
         "–": "-",
@@ -119,8 +121,11 @@ def kappa(spectrum: Spectrum) -> str:
         case "nonfinite_weights":
             return "NaN"
     bound = kappa_bound(spectrum)
-    if bound is None:
-        return "> 1"
+    return "> 1" if bound is None else at_least(bound)
+
+
+def at_least(bound: float) -> str:
+    """Return '> 3.1e6': two digits, rounded down."""
     step = 10.0 ** (math.floor(math.log10(bound)) - 1)
     return f"> {number(math.floor(bound / step * (1 + 1e-12)) * step, 2)}"
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
+from specinspect.report import kappas
 from specinspect.report.json import assumptions
 from specinspect.report.text import integer, number, shape, size, visible
 
 if TYPE_CHECKING:
-    from specinspect.report.model import Finding, Report
+    from specinspect.report.model import Finding, LayerResult, Report
 
 
 def headline(report: Report) -> str:
@@ -56,48 +57,106 @@ def findings_in_order(report: Report) -> list[Finding]:
     return sorted(report.findings, key=lambda finding: finding.severity != "error")
 
 
-def conventions(report: Report) -> list[str]:
-    """Return what the numbers mean, as far as this report needs it."""
-    spectra = [result.maps["weight"] for result in report.layers if "weight" in result.maps]
-    statuses = Counter(spectrum.condition_number_status for spectrum in spectra)
-    sentences = [
-        "κ(W) = σmax/σmin over all min(m, n) singular values of the weight as stored, computed in float64; "
-        "σ in units of the weight, κ and ranks dimensionless. "
-        "stable rank = (Frobenius norm/σmax)²; rank counts the σ above what storage and method resolve."
+def conventions(report: Report, hidden: Collection[str] = ()) -> list[str]:
+    """Return what the numbers mean, as far as this report needs it.
+
+    Args:
+        report: what is shown.
+        hidden: keys of columns that are not shown and need no explanation.
+    """
+    results = [result for result in report.layers if "weight" in result.maps]
+    ranks = {
+        "stable_rank": "stable rank = (Frobenius norm/σmax)²",
+        "rank": "rank: how many σ storage and method resolve",
+    }
+    definitions = [
+        "κ(W) = σmax/σmin over all min(m, n) singular values of the weight as stored, in float64",
+        *(text for key, text in ranks.items() if key not in hidden),
     ]
-    unresolved = [
-        (statuses["below_storage_precision"], "below the rounding error that the stored dtype implies"),
-        (statuses["below_computation_precision"], "below the accuracy of the method used"),
-    ]
-    reasons = [f"{text} ({plural(count, 'layer')})" for count, text in unresolved if count]
-    if reasons:
-        sentences.append(
-            f"> x: κ is not resolved, since σmin is {', or '.join(reasons)}; "
-            "it is at least about x = (σmax - floor)/(σmin + floor)."
-        )
-    if statuses["infinite"]:
-        sentences.append("∞: σmin is exactly zero.")
-    if statuses["nonfinite_weights"]:
-        sentences.append("NaN: the weight has NaN or infinite entries, so it has no singular values.")
+    sentences = ["; ".join(definitions) + "."]
+    maps = [name for name in kappas.present(report) if name not in hidden]
+    cells = [kappas.shown(result, name) for result in results for name in ("weight", *maps)]
+    if "chain" in maps:
+        chain = _chain([r for r in results if "chain" in r.maps])
+        sentences += [chain] if chain else []
+    if "skip" in maps:
+        sentences.append(_skip(report, [r for r in results if "skip" in r.maps]))
+    unresolved = _unresolved(results, ("weight", *maps))
+    if unresolved:
+        sentences.append(unresolved)
+    texts = {cell.text for cell in cells}
+    marks = {"∞": "∞: σmin is exactly zero.", "NaN": "NaN: the weight has NaN or infinite entries."}
+    if texts & set(marks):
+        sentences.append(" ".join(meaning for mark, meaning in marks.items() if mark in texts))
     grids = Counter(result.grid for result in report.layers if result.grid is not None)
     if grids:
         sides = ", ".join(shape(grid) for grid in sorted(grids))
-        sentences.append(
-            f"convolutions: the operator on a periodic grid of {sides} points, not the reshaped kernel; "
-            f"{_strides(report)}."
-        )
+        sentences.append(f"convolutions: the operator on a periodic {sides} grid, not the reshaped kernel.")
     return sentences
 
 
-def _strides(report: Report) -> str:
-    guessed = sum(
-        "assumed" in (result.layer.conv.stride.source, result.layer.conv.dilation.source)
-        for result in report.layers
-        if result.layer.conv is not None
+def _chain(results: Sequence[LayerResult]) -> str:
+    sampled = [p for result in results if (p := result.maps["chain"].patterns) is not None]
+    texts = [kappas.shown(result, "chain").text for result in results]
+    parts = []
+    if sampled:
+        most = max(pattern.n for pattern in sampled)
+        folded = any(
+            result.layer.normalization is not None
+            and result.layer.normalization.kind == "batch_norm"
+            and result.maps["chain"].patterns is not None
+            for result in results
+        )
+        what = "activation and any batch norm before it" if folded else "activation"
+        times = f", median over {most} random inputs" if most > 1 else ""
+        parts.append(f"D is the derivative of the {what}{times}")
+    if kappas.SAME in texts:
+        parts.append(f"{kappas.SAME}: D is the identity")
+    if any(text.endswith(kappas.PARTIAL) for text in texts):
+        below = " and σ lost in rounding" if any(_cut(text) for text in texts) else ""
+        parts.append(f"x{kappas.PARTIAL}: without the rows that D zeroes{below}")
+    return f"{kappas.HEADERS['chain']}: {'; '.join(parts)}." if parts else ""
+
+
+def _cut(text: str) -> bool:
+    return text.startswith(">") and text.endswith(kappas.PARTIAL)
+
+
+def _skip(report: Report, results: Sequence[LayerResult]) -> str:
+    rho, beta = (_factor(report.settings.get(name, 1.0)) for name in ("rho", "beta"))
+    kinds = Counter(result.layer.skip.kind for result in results)
+    parts = [f"{kappas.HEADERS['skip']}: of {rho}I + {beta}W"]
+    if kinds["rectangular-identity"]:
+        parts.append(f"I is rectangular like W ({plural(kinds['rectangular-identity'], 'layer')})")
+    if kinds["average-pool"]:
+        subject = "" if kinds["rectangular-identity"] else "I is "
+        parts.append(f"{subject}the average pool where W strides ({plural(kinds['average-pool'], 'layer')})")
+    return ", ".join(parts) + "."
+
+
+def _factor(value: float) -> str:
+    return "" if value == 1 else f"{value:g} "
+
+
+def _unresolved(results: Sequence[LayerResult], maps: Sequence[str]) -> str:
+    """Return why some κ are shown as a bound, with the number of layers per reason."""
+    counts = Counter(
+        status
+        for result in results
+        for status in {
+            result.maps[name].condition_number_status
+            for name in maps
+            if name in result.maps and kappas.shown(result, name).level == 1
+        }
     )
-    if not guessed:
-        return "stride and dilation are known"
-    return f"stride or dilation is not in the file and assumed for {plural(guessed, 'layer')}"
+    reasons = [
+        (counts["below_storage_precision"], "the rounding error of the stored dtype"),
+        (counts["below_computation_precision"], "the accuracy of the method"),
+    ]
+    named = [f"{text} ({plural(count, 'layer')})" for count, text in reasons if count]
+    if not named:
+        return ""
+    return f"> x: not resolved, σmin is below {' or '.join(named)}; κ is about x or more."
 
 
 def assumed(report: Report) -> list[str]:

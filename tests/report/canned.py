@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from specinspect.checkpoint.model import Skipped
-from specinspect.layers.model import ConvGeometry, Fact, Layer, Normalization, Stored
+from specinspect.layers.model import Activation, ConvGeometry, Fact, Layer, Normalization, Skip, Stored
 from specinspect.report.model import (
     CheckpointSummary,
     Finding,
@@ -16,7 +16,7 @@ from specinspect.report.model import (
     Summary,
     WorstConditionNumber,
 )
-from specinspect.spectra.model import Histogram, Spectrum
+from specinspect.spectra.model import Histogram, PatternStatistics, Range, Spectrum, Tau
 
 COUNTS = (1, 0, 0, 2, 3, 5, 9, 14, 20, 31, 44, 60, 58, 30, 9, 2)
 ESCAPES = "a\nb\x1b[31mred\u202e.weight\ud800"
@@ -51,6 +51,28 @@ def spectrum(sigma_max: float = 2.5, sigma_min: float = 0.0625, count: int = 288
     )
 
 
+def patterned(spec: Spectrum, active: float = 0.5) -> Spectrum:
+    """Return a spectrum with statistics over 8 patterns; the median is its own."""
+
+    def around(value: float | None) -> Range:
+        return Range(None, None, None) if value is None else Range(value / 2, value, 2 * value)
+
+    scalars = {
+        name: around(getattr(spec, name))
+        for name in ("sigma_max", "sigma_min", "condition_number", "pseudo_condition_number", "stable_rank")
+    }
+    return replace(
+        spec, patterns=PatternStatistics(8, Range(active / 2, active, min(1.0, 2 * active)), scalars)
+    )
+
+
+def singular(pseudo: float = 12.5, low: float = 0.25) -> Spectrum:
+    """Return D·W where ReLU zeroes rows: κ is infinite, that of the rest is not."""
+    spec = spectrum(2.0, 0.0, 64)
+    pseudo_spec = replace(spec, pseudo_condition_number=pseudo, numerical_rank=34)
+    return patterned(replace(pseudo_spec, histogram=histogram(low, 2.0, zeros=30)))
+
+
 def layer(
     name: str, shape: tuple[int, ...] = (64, 64), kind: str = "linear", dtype: str = "f32", **other: object
 ) -> Layer:
@@ -59,24 +81,75 @@ def layer(
     return replace(made, **other)  # type: ignore[arg-type]
 
 
-def conv(name: str, shape: tuple[int, ...] = (64, 64, 3, 3), stride_source: str = "assumed") -> LayerResult:
+def conv(
+    name: str,
+    shape: tuple[int, ...] = (64, 64, 3, 3),
+    stride_source: str = "assumed",
+    activation: str = "gelu",
+    skip: str = "identity",
+) -> LayerResult:
     ones = (1,) * (len(shape) - 2)
     geometry = ConvGeometry(
         kernel=shape[2:],
         stride=Fact(ones, stride_source),  # type: ignore[arg-type]
         dilation=Fact(ones, "assumed"),
         groups=Fact(1, "shape"),
+        padding=Fact(ones, "model") if stride_source == "model" else None,
     )
     bn = Normalization("batch_norm", name.replace("conv", "bn"), "assumed")
-    made = layer(name, shape, f"conv{len(ones)}d", conv=geometry, normalization=bn, assumptions=(STRIDE,))
+    made = layer(
+        name,
+        shape,
+        f"conv{len(ones)}d",
+        conv=geometry,
+        normalization=bn,
+        assumptions=(STRIDE,),
+        activation=Activation(activation, "config"),
+        skip=Skip(skip, "assumed"),  # type: ignore[arg-type]
+    )
+    maps = {
+        "weight": spectrum(3.125, 0.0125, 16384),
+        "chain": patterned(spectrum(3.125, 0.01, 16384)),
+        "skip": spectrum(4.0, 0.5, 16384),
+        "skip_chain": patterned(spectrum(4.0, 0.25, 16384)),
+    }
     return LayerResult(
-        made, {"weight": spectrum(3.125, 0.0125, 16384)}, 0.25, (16,) * len(ones), (STRIDE, "a grid of 16")
+        made,
+        maps,
+        0.25,
+        (16,) * len(ones),
+        tau=Tau(-1.5, 2.25) if skip == "identity" else None,
+        assumptions=(STRIDE, "a grid of 16"),
     )
 
 
 def linear(name: str, spec: Spectrum | None = None, **other: object) -> LayerResult:
-    made = layer(name, bias=f"{name}.bias")
-    return LayerResult(made, {"weight": spec or spectrum()}, 0.125, **other)  # type: ignore[arg-type]
+    """Return a layer with ReLU after it and all four maps; those of a NaN are NaN."""
+    chain = other.pop("chain", singular())
+    made = layer(
+        name,
+        bias=f"{name}.bias",
+        activation=Activation("relu", "assumed"),
+        skip=Skip("identity", "assumed"),
+    )
+    weight = spec or spectrum()
+    maps = {
+        "weight": weight,
+        "chain": chain,
+        "skip": spectrum(3.5, 0.4375, 64),
+        "skip_chain": patterned(spectrum(3.5, 0.875, 64)),
+    }
+    if weight.nonfinite:
+        maps = dict.fromkeys(maps, weight)
+    return LayerResult(made, maps, 0.125, **other)  # type: ignore[arg-type]
+
+
+def head(name: str) -> LayerResult:
+    """Return a layer that nothing follows: D·W is W."""
+    weight = spectrum(1.0, 0.5, 10)
+    maps = {"weight": weight, "chain": weight, "skip": spectrum(2.0, 1.0, 10)}
+    skip = Skip("rectangular-identity", "assumed")
+    return LayerResult(layer(name, (10, 64), skip=skip), maps, 0.125)
 
 
 NONFINITE = Spectrum(
@@ -123,9 +196,9 @@ def report() -> Report:
     results = (
         LayerResult(embedding, {"weight": spectrum(91.25, 0.875)}, 0.5),
         conv("encoder.layers.0.conv1"),
-        conv("encoder.layers.0.conv2"),
+        conv("encoder.layers.0.conv2", skip="average-pool"),
         linear("encoder.layers.0.attention.self.query"),
-        linear("encoder.layers.0.attention.self.key", unresolved()),
+        linear("encoder.layers.0.attention.self.key", unresolved(), chain=singular(56.8, 1e-9)),
         conv("encoder.layers.1.conv1", stride_source="model"),
         conv("encoder.layers.1.conv2"),
         linear("encoder.layers.1.attention.self.query", spectrum(2.5, 2.4e-5, 64)),
@@ -133,13 +206,17 @@ def report() -> Report:
         linear(
             "encoder.layers.1.a_module_with_a_rather_long_name_of_its_own.output",
             dead(),
+            chain=patterned(dead()),
             notes=("1 zero row",),
         ),
         linear(MARKUP),
         linear(ESCAPES),
         linear(FORMULA),
+        head("head"),
         linear(f"{SCRIPT}|`x`", replace(spectrum(), singular_values=np.array([2.5, 0.5, 0.0625]))),
     )
+    leaky = replace(results[-3].layer, activation=Activation("prelu", "model", 0.25, f"{FORMULA}.slopes"))
+    results = (*results[:-3], replace(results[-3], layer=leaky), *results[-2:])
     checkpoint = CheckpointSummary(
         path="runs/model[/].pt",
         format="torch-zip",
@@ -154,7 +231,7 @@ def report() -> Report:
     )
     return Report(
         checkpoint=checkpoint,
-        settings={"grid": 16, "device": "cpu", "limit": float("inf"), "beta": 1.0},
+        settings={"grid": 16, "device": "cpu", "limit": float("inf"), "beta": 0.5, "rho": 1.0},
         layers=results,
         skipped=(
             Skipped("encoder.layers.0.bn1.weight", "normalisation scale"),
@@ -174,7 +251,7 @@ def report() -> Report:
             ),
         ),
         summary=Summary(
-            14, 30, 34, WorstConditionNumber(results[7].layer.name, "weight", 2.5 / 2.4e-5), 1, 3, 1.5
+            15, 30, 34, WorstConditionNumber(results[7].layer.name, "weight", 2.5 / 2.4e-5), 1, 3, 1.5
         ),
         version="0.1.0",
     )
@@ -200,7 +277,9 @@ def tall(blocks: int = 32) -> Report:
         for position, (name, shape) in enumerate(parts.items()):
             made = layer(f"model.layers.{block}.{name}", shape, dtype="bf16")
             found = spectrum(20.0, 0.5 / (1 + block * (position + 1)), min(shape))
-            results.append(LayerResult(made, {"weight": found}, 0.5))
+            skip = spectrum(21.0, 1 / (1 + block), min(shape))
+            maps = {"weight": found, "chain": patterned(skip) if name == "mlp.gate_proj" else found}
+            results.append(LayerResult(made, {**maps, "skip": skip} if shape[0] == 4096 else maps, 0.5))
     results.append(LayerResult(layer("lm_head", (32000, 4096), dtype="bf16"), {"weight": spectrum()}, 1.0))
     base = report()
     worst = max(results, key=lambda result: result.maps["weight"].condition_number or 0)

@@ -81,6 +81,38 @@ def test_json_reads_back_to_the_dict_and_is_valid(validator: Any) -> None:
     assert "convolution" not in data["layers"][0]
 
 
+def test_json_has_the_facts_behind_the_maps() -> None:
+    layers = {layer["name"]: layer for layer in to_dict(canned.report())["layers"]}
+    assert layers["embed"]["activation"] == {"name": "identity", "slope": None, "source": "assumed"}
+    assert layers["embed"]["skip"] == {"kind": "none", "source": "assumed"}
+    assert set(layers["embed"]["maps"]) == {"weight"}
+    prelu = layers[canned.FORMULA]["activation"]
+    assert prelu == {
+        "name": "prelu",
+        "slope": 0.25,
+        "source": "model",
+        "parameter": f"{canned.FORMULA}.slopes",
+    }
+    assert layers["encoder.layers.1.conv1"]["tau"] == {"min": -1.5, "max": 2.25}
+    assert "tau" not in layers["encoder.layers.0.conv2"]
+    known, unknown = (layers[f"encoder.layers.{i}.conv1"]["convolution"] for i in (1, 0))
+    assert (known["padding"], known["sources"]["padding"]) == ([1, 1], "model")
+    assert (unknown["padding"], unknown["sources"]["padding"]) == (None, None)
+
+
+def test_json_says_how_maps_vary_over_patterns() -> None:
+    maps = to_dict(canned.report())["layers"][3]["maps"]
+    assert list(maps) == ["weight", "chain", "skip", "skip_chain"]
+    assert "patterns" not in maps["weight"]
+    assert "patterns" not in maps["skip"]
+    patterns = maps["chain"]["patterns"]
+    assert (patterns["n"], patterns["active_fraction"]) == (8, 0.5)
+    assert (patterns["active_fraction_min"], patterns["active_fraction_max"]) == (0.25, 1.0)
+    assert patterns["median"]["pseudo_condition_number"] == maps["chain"]["pseudo_condition_number"]
+    assert patterns["max"]["condition_number"] is None
+    assert [patterns[end]["sigma_max"] for end in ("min", "median", "max")] == [1.0, 2.0, 4.0]
+
+
 def test_json_of_no_layers(validator: Any) -> None:
     empty = replace(canned.report(), layers=(), skipped=(), findings=())
     empty = replace(empty, summary=replace(empty.summary, worst_condition_number=None))
@@ -146,6 +178,12 @@ WEIGHT = ("layers", 0, "maps", "weight")
         _with(-1.0, *WEIGHT, "sigma_min"),
         _with("1.0", *WEIGHT, "sigma_max"),
         _without(*WEIGHT, "histogram", "zeros"),
+        _with("many", "layers", 3, "maps", "chain", "patterns", "n"),
+        _with(2.0, "layers", 3, "maps", "chain", "patterns", "active_fraction"),
+        _with("8.0", "layers", 3, "maps", "chain", "patterns", "max", "sigma_max"),
+        _with("guess", "layers", 1, "activation", "source"),
+        _without("layers", 1, "skip", "kind"),
+        _without("layers", 1, "tau", "max"),
         _without("skipped", 0, "reason"),
         _with("fatal", "findings", 0, "severity"),
     ],
@@ -183,14 +221,19 @@ def test_json_of_many_layers_is_fast() -> None:
 def test_csv_keeps_every_digit_and_runs_no_formula() -> None:
     rows = list(csv.DictReader(io.StringIO(FORMATS["csv"](canned.report()))))
     results = canned.report().layers
-    assert len(rows) == len(results)
-    for row, result in zip(rows, results, strict=True):
-        spectrum = result.maps["weight"]
+    assert [(row["name"], row["map"]) for row in rows if row["name"] == "embed"] == [("embed", "weight")]
+    expected = [spectrum for result in results for spectrum in result.maps.values()]
+    for row, spectrum in zip(rows, expected, strict=True):
         for field in ("sigma_max", "sigma_min", "condition_number", "storage_floor"):
             value = getattr(spectrum, field)
             assert row[field] == ("" if value is None else repr(value))
         assert not row["name"].startswith(("=", "+", "-", "@"))
-    assert rows[12]["name"] == "'" + canned.FORMULA
+        sampled = spectrum.patterns
+        assert row["patterns"] == ("" if sampled is None else "8")
+        assert row["active_fraction"] == ("" if sampled is None else repr(sampled.active_fraction.median))
+    named = {row["name"]: row for row in rows}
+    assert named["'" + canned.FORMULA]["activation"] == "prelu:0.25"
+    assert named["encoder.layers.0.conv2"]["skip"] == "average-pool"
 
 
 def test_frame() -> None:
@@ -198,7 +241,7 @@ def test_frame() -> None:
     frame = canned.report().to_frame()
     assert tuple(frame.columns) == COLUMNS
     assert frame["sigma_max"][0] == 91.25
-    assert frame["condition_number"].isna().sum() == 3
+    assert frame["condition_number"][frame["map"] == "weight"].isna().sum() == 3
 
 
 def test_frame_without_pandas_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -213,7 +256,10 @@ def test_frame_without_pandas_says_what_to_install(monkeypatch: pytest.MonkeyPat
 def test_markdown_rows_have_one_cell_per_header() -> None:
     lines = [line for line in FORMATS["markdown"](canned.report()).splitlines() if line.startswith("|")]
     assert len(lines) == 2 + len(canned.report().layers)
-    assert {len(re.split(r"(?<!\\)\|", line)) for line in lines} == {11}
+    assert {len(re.split(r"(?<!\\)\|", line)) for line in lines} == {13}
+    alone = replace(canned.report(), layers=canned.report().layers[:1])
+    assert "κ(skip)" not in FORMATS["markdown"](alone)
+    assert "κ(skip)" not in FORMATS["html"](alone)
 
 
 def test_markdown_escapes() -> None:

@@ -72,12 +72,12 @@ def test_a_wide_table_shows_every_column_and_every_name() -> None:
 
 def test_what_is_skipped_and_assumed_is_counted() -> None:
     text = drawn(canned.report(), 120)
-    assert "analysed 30 of 34 tensors · 14 layers · 1.50 s" in text
+    assert "analysed 30 of 34 tensors · 15 layers · 1.50 s" in text
     assert (
         "normalisation scale: encoder.layers.0.bn1.weight, … encoder.layers.1.bn1.weight (3 tensors)" in text
     )
     assert "stride and dilation are not in the file: 1 is assumed (4 layers)" in text
-    assert "periodic grid of 16×16 points" in text
+    assert "periodic 16×16 grid" in text
 
 
 def test_long_lists_say_what_they_leave_out() -> None:
@@ -123,3 +123,59 @@ def test_a_pipe_gets_a_hundred_columns_and_no_colour(monkeypatch: pytest.MonkeyP
     narrow = io.StringIO()
     print_table(canned.report(), narrow)
     assert max(map(cell_len, narrow.getvalue().splitlines())) <= 70
+
+
+EXPECTED = (
+    ("104", "–", "–"),
+    ("250", "312", "8.00"),
+    ("250", "312", "8.00"),
+    ("40.0", "12.5*", "8.00"),
+    ("130", ">", "56*"),
+    ("250", "312", "8.00"),
+    ("250", "312", "8.00"),
+    ("1.04e5", "12.5*", "8.00"),
+    ("NaN", "NaN", "NaN"),
+    ("∞", "∞", "8.00"),
+    ("40.0", "12.5*", "8.00"),
+    ("40.0", "12.5*", "8.00"),
+    ("40.0", "12.5*", "8.00"),
+    ("2.00", "=", "2.00"),
+    ("40.0", "12.5*", "8.00"),
+)
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_condition_numbers_of_all_three_maps_fit(width: int) -> None:
+    lines = drawn(canned.report(), width).splitlines()
+    header = next(line for line in lines if line.startswith("layer"))
+    assert [text for text in header.split() if text.startswith("κ")] == ["κ(W)", "κ(DW)", "κ(skip)"]
+
+    rows = [line.split() for line in lines if "×" in line]
+    results = canned.report().layers
+    for row, expected in zip(rows[: len(results)], EXPECTED, strict=True):
+        start = row.index(expected[0])
+        assert tuple(row[start : start + 3]) == expected
+
+
+def test_maps_that_are_not_there_get_no_column_and_no_sentence() -> None:
+    layers = tuple(replace(r, maps={"weight": r.maps["weight"]}) for r in canned.report())
+    text = drawn(replace(canned.report(), layers=layers), 120)
+    assert "κ(W)" in text
+    assert "κ(DW)" not in text
+    assert "κ(skip)" not in text
+    assert "zeroes" not in text
+
+
+def test_the_caption_says_what_the_maps_are() -> None:
+    text = " ".join(drawn(canned.report(), 120).split())
+    assert "median over 8 random inputs; =: D is the identity; x*: without the rows that D zeroes" in text
+    assert "κ(skip): of I + 0.5 W, I is rectangular like W (1 layer), the average pool where" in text
+    plain = drawn(canned.report(), 30, encoding="ascii")
+    assert "no room at this width for" in " ".join(plain.split())
+
+
+def test_a_merged_row_shows_the_worst_of_each_map() -> None:
+    lines = drawn(canned.tall(32), 110).splitlines()
+    gate = next(line for line in lines if "mlp.gate_proj" in line).split()
+    assert "672" in gate  # 21 / (1 / 32)
+    assert "=" in next(line for line in lines if "mlp.up_proj" in line).split()
