@@ -166,9 +166,10 @@ class _Evidence:
             module = split_name(tensor)[0]
             known, _ = usable("prelu", "assumed", None, tensor)
             return known, f"PReLU {module} taken to follow it, by its name and length"
-        if layer.kind in {"linear", "conv1d", "conv2d", "conv3d"} and (
-            split_name(layer.name)[0] in self.parents_with_prelu
-        ):
+        parent = split_name(layer.name)[0]
+        hidden = layer.kind in {"linear", "conv1d", "conv2d", "conv3d"}
+        # A list of modules mixes activations freely; layers and PReLUs called by name do not.
+        if hidden and parent in self.parents_with_prelu and self.context.type_of(parent) != "Sequential":
             sentence = "no activation assumed after it: no slopes are stored, unlike beside it"
             return Activation("identity", "assumed"), sentence
         return None

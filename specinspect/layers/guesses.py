@@ -93,6 +93,8 @@ _ROLES = (
 """Usual activation, pattern of the end of the lower-case name, and what must stand beside it: modules of the
 same parent, or 'block', an attention nearby. The first that fits counts."""
 
+_LEVELS = 5
+"""How far up a name attention is looked for."""
 _ATTENTION = re.compile(r"(?:attn|attention)")
 _PROJECTION = re.compile(
     r"(?:[qkvo]|[qkvo]_?proj|out_?proj|[qkvo]_lin|out_lin|query|key|value|to_(?:q|k|v|qkv|out|kv)|w[qkv]|qkv|"
@@ -127,10 +129,10 @@ class Guesses:
         self._blocks: set[str] = set()
         for path in context.module_paths:
             parts = path.lower().split(".")
-            self._paths |= {".".join(parts[:end]) for end in range(len(parts), max(0, len(parts) - 4), -1)}
-            self._blocks |= {
-                ".".join(parts[:i]) for i, part in enumerate(parts) if i and _ATTENTION.search(part)
-            }
+            # Names may be made to be long: only their ends are looked at.
+            near = range(max(1, len(parts) - _LEVELS), len(parts))
+            self._paths |= {path.lower(), *(".".join(parts[:end]) for end in near)}
+            self._blocks |= {".".join(parts[:i]) for i in near if _ATTENTION.search(parts[i])}
         hidden = [layer for layer in layers if layer.kind == "linear" or layer.conv is not None]
         plain = [layer.name for layer in hidden if layer.kind != "lora"]
         self._last = plain[-1] if plain else ""

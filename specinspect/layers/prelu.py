@@ -10,7 +10,7 @@ from specinspect.layers.context import Context
 from specinspect.layers.model import Layer
 from specinspect.layers.names import numbered, split_name
 
-_NAME = re.compile(r"(?:.*_)?(?:p_?relu|act|activation|relu|non_?lin\w*?)[0-9_]*")
+_NAME = re.compile(r"(?:.*_)?(?:p_?relu|act|activation|relu|non_?lin(?:earity)?)[0-9_]*")
 
 
 def find_prelus(context: Context, layers: tuple[Layer, ...]) -> Mapping[str, str]:

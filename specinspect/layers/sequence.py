@@ -36,6 +36,7 @@ class Sequences:
         self._modules = modules
         self._children: dict[str, list[str]] = {}
         self._place: dict[str, int] = {}
+        self._in_order: dict[str, bool] = {}
         for path in modules:
             parent = split_name(path)[0]
             if path and parent in modules:
@@ -72,8 +73,9 @@ class Sequences:
             if not self._runs_in_order(parent):
                 yield None
                 return
-            for sibling in self._children[parent][self._place[path] + 1 :]:
-                yield from self._within(sibling)
+            siblings = self._children[parent]
+            for place in range(self._place[path] + 1, len(siblings)):
+                yield from self._within(siblings[place])
             path = parent
 
     def _within(self, path: str) -> Iterator[str | None]:
@@ -88,6 +90,11 @@ class Sequences:
                 yield None
 
     def _runs_in_order(self, path: str) -> bool:
+        if path not in self._in_order:
+            self._in_order[path] = self._is_sequence(path)
+        return self._in_order[path]
+
+    def _is_sequence(self, path: str) -> bool:
         facts = self._modules.get(path)
         children = self._children.get(path)
         if facts is None or not children:
