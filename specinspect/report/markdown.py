@@ -46,7 +46,7 @@ def to_markdown(report: Report) -> str:
             number(spectrum.sigma_max),
             number(spectrum.sigma_min),
             html.escape(kappa(spectrum)),
-            *(escape(kappas.shown(result, name).text) for name in maps),
+            *(html.escape(kappas.shown(result, name).text).replace("*", r"\*") for name in maps),
             number(spectrum.stable_rank),
             rank(spectrum),
             flag,
