@@ -13,7 +13,8 @@ def main() -> None:
     from specinspect.cli.app import run
 
     code = run(sys.argv[1:])
-    sys.stderr.flush()
+    if sys.stderr is not None:
+        sys.stderr.flush()
     os._exit(code)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from itertools import groupby
+from math import prod
 from typing import TYPE_CHECKING, Any
 
 from specinspect.architecture import Architecture, build_with_notes, check_match, read_architecture
@@ -23,7 +24,7 @@ from specinspect.report.assemble import assemble
 from specinspect.report.model import LayerResult, Report
 from specinspect.schedule import Cost, cost, run
 from specinspect.settings import MAPS, Settings
-from specinspect.spectra.plan import Plan, available_memory, choose_plan, default_jobs
+from specinspect.spectra.plan import Plan, available_memory, choose_plan, default_jobs, give_back_memory
 
 if TYPE_CHECKING:
     import torch
@@ -289,6 +290,9 @@ def run_job(job: Job) -> tuple[LayerResult, ...]:
         raise ResourceError(
             f"no memory to compute layer {names!r}", "leave it out with --exclude, or use a larger machine"
         ) from error
+    finally:
+        if sum(prod(layer.shape) for layer in job.layers) > 1 << 20:  # less is not worth the call
+            give_back_memory()
 
 
 def _compute(job: Job, plan: Plan, notice: str = "") -> tuple[LayerResult, ...]:

@@ -63,7 +63,10 @@ def _weight_cost(layer: Layer, grid: int) -> Cost:
     out, inn = (c // groups for c in layer.matrix_shape)
     small = max(1, min(out, inn * prod(strides)))
     large = max(out, inn * prod(strides))
-    return Cost(8 * 5 * prod(layer.shape), groups * frequencies * 8.0 * small**2 * (large + 2 * small))
+    values = 8 * 3 * groups * (prod(sides) // prod(strides)) * small
+    return Cost(
+        8 * 5 * prod(layer.shape) + values, groups * frequencies * 8.0 * small**2 * (large + 2 * small)
+    )
 
 
 def run(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import isfinite
 from typing import Any
@@ -12,6 +12,26 @@ from specinspect.layers.rules import Rule
 
 MAPS = ("weight", "chain", "skip", "skip_chain")
 """W, D·W, ρI + βW and ρI + β·D·W."""
+
+
+LARGEST_GRID = 4096
+_KINDS: Mapping[str, tuple[type, ...]] = {
+    "layers": (list, tuple),
+    "exclude": (list, tuple),
+    "key": (str, type(None)),
+    "maps": (list, tuple),
+    "beta": (float, int),
+    "rho": (float, int),
+    "activation": (str,),
+    "model": (str, type(None)),
+    "model_args": (str, type(None)),
+    "patterns": (int,),
+    "seed": (int,),
+    "grid": (int,),
+    "device": (str,),
+    "jobs": (int, type(None)),
+    "spectra": (bool,),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +75,12 @@ class Settings:
         Raises:
             SettingsError: a number out of range.
         """
-        if self.grid < 1:
-            raise SettingsError(f"--grid: expected a whole number of at least 1, got {self.grid}")
+        for name, kinds in _KINDS.items():
+            value = getattr(self, name)
+            if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+                raise SettingsError(f"{name}: expected {kinds[0].__name__}, got {value!r}")
+        if not 1 <= self.grid <= LARGEST_GRID:
+            raise SettingsError(f"--grid: expected a whole number from 1 to {LARGEST_GRID}, got {self.grid}")
         if self.patterns < 1:
             raise SettingsError(f"--patterns: expected a whole number of at least 1, got {self.patterns}")
         if not 0 <= self.seed < 2**63:

@@ -158,18 +158,19 @@ def report(
     pyproject.toml, looked for from the working directory upward.
     """
     from specinspect.cli.options import settings_of
-    from specinspect.cli.output import check_writable, write_report
+    from specinspect.cli.output import check_not_input, check_writable, write_report
 
     if json and format_ not in {None, Format.JSON}:
         raise SettingsError(f"--json and --format {format_} contradict each other", "give one of them")
     chosen = Format.JSON if json else format_ or Format.TABLE
     settings, notice = settings_of(context)
-    check_writable(output)
+    output = check_writable(output)
 
     from specinspect import engine
     from specinspect.cli.progress import progress
 
     inspection = engine.open_source(checkpoint, settings)
+    check_not_input(output, (checkpoint, *inspection.checkpoint.files))
     with progress(len(inspection.discovery.layers)) as advance:
         result = engine.report(inspection, progress=advance)
     for sentence in (*notice, *inspection.notices):
@@ -190,6 +191,10 @@ def run(arguments: Sequence[str]) -> int:
 
     Every failure is one line on stderr; SPECINSPECT_DEBUG=1 adds the traceback of an internal error.
     """
+    if sys.stderr is None:  # closed by the caller (2>&-): nobody to tell, but no reason to crash
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
+    if sys.stdout is None:
+        return _fail("standard output is closed: nowhere to write to")
     command = typer.main.get_command(app)
     try:
         # Not command.main(): it turns a closed pipe into exit code 1 and swallows interrupts.

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,14 +17,16 @@ if TYPE_CHECKING:
     from specinspect.report.model import Report
 
 
-def check_writable(output: str | None) -> None:
-    """Refuse an output file that cannot be written, before anything is computed.
+def check_writable(output: str | None) -> str | None:
+    """Refuse an output file that cannot be written, before anything is computed; '-' is stdout.
 
     Raises:
         SettingsError: no such directory, or no permission.
     """
-    if output is None:
-        return
+    if output is None or output == "-":
+        return None
+    if not output:
+        raise SettingsError("-o: expected a file name, got nothing")
     path = Path(output)
     if path.is_dir():
         raise SettingsError(f"-o: expected a file, {output!r} is a directory")
@@ -31,6 +35,20 @@ def check_writable(output: str | None) -> None:
     target = path if path.exists() else path.absolute().parent
     if not os.access(target, os.W_OK):
         raise SettingsError(f"-o: no permission to write {output!r}")
+    return output
+
+
+def check_not_input(output: str | None, files: Sequence[str]) -> None:
+    """Refuse to write over what is being read.
+
+    Raises:
+        SettingsError: the output file is part of the checkpoint.
+    """
+    if output is None or not Path(output).exists():
+        return
+    for file in files:
+        if Path(file).exists() and Path(output).samefile(file):
+            raise SettingsError(f"-o: {output!r} is the checkpoint itself", "name another file")
 
 
 def write_report(report: Report, form: str, output: str | None) -> None:
@@ -68,18 +86,20 @@ def _stdout(text: str) -> None:
 
 
 def _replace(output: str, text: str) -> None:
+    """Write a file whole or not at all; a link's target is replaced, not the link."""
     path = Path(output)
-    if path.exists() and not path.is_file():  # /dev/stdout, a named pipe: no renaming over those
-        path.write_text(text, encoding="utf-8")
-        return
     try:
-        handle, name = tempfile.mkstemp(dir=path.absolute().parent, prefix=f".{path.name}.")
+        # Devices, pipes and the streams under /dev and /proc are written to, never renamed over.
+        special = path.exists() and not path.is_file()
+        if special or path.absolute().parts[:2] in {("/", "dev"), ("/", "proc")}:
+            path.write_text(text, encoding="utf-8")
+            return
+        path = Path(os.path.realpath(path))
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
             with os.fdopen(handle, "w", encoding="utf-8") as file:
                 file.write(text)
-            umask = os.umask(0)
-            os.umask(umask)
-            Path(name).chmod(0o666 & ~umask)
+            Path(name).chmod(_mode(path))
             Path(name).replace(path)
         except BaseException:
             with contextlib.suppress(OSError):
@@ -87,3 +107,12 @@ def _replace(output: str, text: str) -> None:
             raise
     except OSError as error:
         raise SettingsError(f"-o: cannot write {output!r}: {error.strerror}") from error
+
+
+def _mode(path: Path) -> int:
+    """Return the permissions of a file, or those that a new one would get."""
+    if path.exists():
+        return stat.S_IMODE(path.stat().st_mode)
+    umask = os.umask(0)
+    os.umask(umask)
+    return 0o666 & ~umask

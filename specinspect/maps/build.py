@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import prod
 from typing import TYPE_CHECKING
 
-from specinspect.errors import LayerError
+from specinspect.errors import LayerError, ResourceError
 from specinspect.layers.model import Layer, Product, Recipe, SpectralNorm, Stored, WeightNorm
 from specinspect.maps.model import ConvolutionMap, DenseMap, LinearMap, LowRankMap
 
 if TYPE_CHECKING:
     import torch
+
+MOST_POINTS = 1 << 20
+"""Of a periodic grid."""
 
 Read = Callable[[str], "torch.Tensor"]
 
@@ -28,6 +32,11 @@ def grid_sides(layer: Layer, side: int) -> tuple[int, ...] | None:
     for k, s, d in zip(geometry.kernel, geometry.stride.value, geometry.dilation.value, strict=True):
         needed = max(side, d * (k - 1) + 1)
         sides.append(-(-needed // s) * s)
+    if prod(sides) > MOST_POINTS:
+        raise ResourceError(
+            f"layer {layer.name!r}: a periodic grid of {'×'.join(map(str, sides))} points is too fine",
+            f"at most {MOST_POINTS:,} points are computed: choose a smaller --grid, or leave the layer out",
+        )
     return tuple(sides)
 
 

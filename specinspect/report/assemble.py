@@ -86,7 +86,9 @@ def _findings(result: LayerResult) -> Iterator[Finding]:
     structural = spectrum.condition_number_status == "infinite"
     # A healthy square matrix has a few singular values below the rounding error of a 16-bit dtype.
     if structural or spectrum.count - rank > max(2, spectrum.count // 50):
-        why = f": {notes}" if notes else ""
+        why = f": {notes}" if structural and notes else ""
+        if not structural:
+            why = f": the rest lies below the rounding error of {result.layer.dtype} storage"
         yield Finding(
             "rank_deficient",
             "warning",

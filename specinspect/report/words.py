@@ -24,8 +24,8 @@ def headline(report: Report) -> str:
         checkpoint.format,
         files,
         f"key {visible(checkpoint.key)}" if checkpoint.key else "",
-        f"{integer(checkpoint.tensors)} tensors",
-        f"{integer(checkpoint.parameters)} parameters",
+        plural(checkpoint.tensors, "tensor"),
+        plural(checkpoint.parameters, "parameter"),
         size(checkpoint.bytes),
     )
     return " · ".join(part for part in parts if part)
@@ -35,8 +35,8 @@ def coverage(report: Report) -> str:
     """Return how much was analysed: 'analysed 40 of 62 tensors · 21 layers · 0.41 s'."""
     summary = report.summary
     return (
-        f"analysed {integer(summary.analysed_tensors)} of {integer(summary.tensors)} tensors · "
-        f"{integer(summary.layers)} layers · {number(summary.seconds)} s"
+        f"analysed {integer(summary.analysed_tensors)} of {plural(summary.tensors, 'tensor')} · "
+        f"{plural(summary.layers, 'layer')} · {number(summary.seconds)} s"
     )
 
 
@@ -49,7 +49,7 @@ def finding_line(finding: Finding) -> str:
     """Return a finding on one line, without its severity."""
     message = visible(finding.message)
     layer = visible(finding.layer)
-    return message if not layer or message.startswith(layer) else f"{layer}: {message}"
+    return f"{layer}: {message}" if layer else message
 
 
 def findings_in_order(report: Report) -> list[Finding]:

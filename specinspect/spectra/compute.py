@@ -24,7 +24,6 @@ from specinspect.spectra.solve import (
     hardest,
     row_blocks,
     singular_values,
-    tall,
 )
 from specinspect.spectra.summary import harmless_scale, summarise, unusable
 
@@ -92,11 +91,9 @@ def _dense(maps: Sequence[DenseMap], plan: Plan, keep_values: bool) -> list[Meas
 
 def _prepare(dense: DenseMap) -> _Prepared:
     matrix = dense.matrix
-    turned = matrix.shape[0] < matrix.shape[1]
-    blocks = row_blocks(tall(matrix), min(matrix.shape) // 2, 1.0, "cpu", exact_dtype(matrix.dtype))
-    found = scan(blocks, min(matrix.shape), dense.dtype)
-    if turned:
-        found = found.turned()
+    rows, columns = matrix.shape
+    blocks = row_blocks(matrix, max(rows, columns) // 8, 1.0, "cpu", exact_dtype(matrix.dtype))
+    found = scan(blocks, columns, dense.dtype)
     if found.nonfinite:
         return _Prepared(matrix, 1.0, 0, found)
     live = int(found.live_rows.sum()), int(found.live_columns.sum())
@@ -129,7 +126,7 @@ def _dense_result(
     spectrum = summarise(
         np.concatenate([values, np.zeros(prepared.zeros)]),
         structural_zeros=prepared.zeros,
-        storage_floor=storage_floor(found.rms_ulp, rows, columns),
+        storage_floor=found.floor,
         computation_floor=floor,
         method=f"{method}, float64" if solved else method,
         device=plan.device,
@@ -170,18 +167,17 @@ def _low_rank(product: LowRankMap, plan: Plan, keep_values: bool) -> Measured:
         values, floor, storage, method = np.zeros(0), 0.0, 0.0, "exact"
     else:
         left, right = left[:, live], right[live]
+        units = [harmless_scale(s.largest) for s in scans]
+        left, right = left * units[0], right * units[1]
         core = _factor(left) @ _factor(right.mT).mT
         solution = singular_values(Batch(core[None]))
+        # One division after the other: the product of the units may leave float64.
         scale = abs(product.scale)
         norms = [float(torch.linalg.matrix_norm(_factor(f), 2)) for f in (left, right.mT)]
-        values = (solution.values[0] * scale).numpy()
+        values = (solution.values[0] / units[0] / units[1] * scale).numpy()
         # Multiplying the factors already costs eps·‖B‖·‖A‖, whatever the solver does afterwards.
-        floor = scale * max(float(solution.floor[0]), 4 * EPS * norms[0] * norms[1])
-        floors = [
-            storage_floor(s.rms_ulp, *f.shape)
-            for s, f in zip(scans, (product.left, product.right), strict=True)
-        ]
-        storage = scale * (floors[0] * norms[1] + floors[1] * norms[0])
+        floor = scale * max(float(solution.floor[0]), 4 * EPS * norms[0] * norms[1]) / units[0] / units[1]
+        storage = scale * (scans[0].floor * (norms[1] / units[1]) + scans[1].floor * (norms[0] / units[0]))
         method = f"low-rank factors, {solution.method}, float64"
     zeros = count - len(values)
     spectrum = summarise(
@@ -237,8 +233,7 @@ def _convolution(convolution: ConvolutionMap, plan: Plan, keep_values: bool) -> 
     spectrum = summarise(
         np.concatenate([np.sort(computed)[::-1], np.zeros(zeros)]),
         structural_zeros=zeros,
-        # Each entry of a Fourier block sums `taps` rounded numbers, and the aliases share a factor s^{-D/2}.
-        storage_floor=storage_floor(found.rms_ulp * sqrt(taps / aliases), out, aliases * inn),
+        storage_floor=_kernel_floor(found, kernel, aliases),
         computation_floor=floor / scale,
         method=f"Fourier blocks, {hardest(methods)}, float64" if values else "exact",
         device=plan.device,
@@ -248,6 +243,17 @@ def _convolution(convolution: ConvolutionMap, plan: Plan, keep_values: bool) -> 
     if zeros and not notes:  # only a single tap is not read again at another frequency
         notes = (f"the stride skips inputs: rank at most {len(computed):,} of {count:,}",)
     return Measured(spectrum, notes)
+
+
+def _kernel_floor(found: Scan, kernel: torch.Tensor, aliases: int) -> float:
+    """Return the storage floor of a block of the operator.
+
+    An entry of a Fourier block sums the rounding errors of all taps; the aliases, side by side, share a
+    factor s^{-D/2}. Over groups the columns are averaged.
+    """
+    groups, _, inn = kernel.shape[:3]
+    per_channel = torch.linalg.vector_norm(found.column_ulps.reshape(inn, -1), dim=1)
+    return storage_floor(found.row_ulp, float(per_channel.amax()) / sqrt(groups * aliases))
 
 
 def _without_dead_channels(kernel: torch.Tensor, live: torch.Tensor) -> list[torch.Tensor]:

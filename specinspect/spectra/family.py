@@ -18,7 +18,7 @@ from typing import Protocol
 
 import torch
 
-from specinspect.spectra.solve import Solution, singular_values
+from specinspect.spectra.solve import Solution, singular_values, triangular_factors
 
 
 class Shortcut(Protocol):
@@ -97,9 +97,9 @@ class Given:
         """Return AᴴA."""
         return self.matrix
 
-    def factor(self, index: torch.Tensor) -> torch.Tensor:
+    def factor(self, index: torch.Tensor) -> list[torch.Tensor]:
         """Return R of A = QR."""
-        return torch.linalg.qr(self.explicit(index), mode="r").R
+        return triangular_factors(self.explicit(index))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -155,7 +155,8 @@ class Family:
         # In units of the larger one, whose square may leave float64.
         rho, beta = rho / unit, beta / unit
         gram, cross = self._activated(a, self.cross, diagonal)
-        added = beta * beta * gram + rho * beta * (cross + cross.mH)
+        added = gram.clone() if diagonal is None else gram
+        added.mul_(beta * beta).add_(cross, alpha=rho * beta).add_(cross.mH, alpha=rho * beta)
         a.add_gram_to(added, rho * rho)
         peak = 1.0 if diagonal is None else float(diagonal.abs().max())
         shortcut_norm = a.norm() if rho else 0.0

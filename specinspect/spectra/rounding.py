@@ -1,14 +1,16 @@
 """What the stored dtype does to a spectrum: the rounding floor.
 
 Each entry is taken to carry an independent error, uniform in ± half a unit in the last place: variance
-ulp²/12. A random m × n matrix with entries of standard deviation s has spectral norm s(√m + √n) (MATH R19).
+ulp²/12. The spectral norm of a random matrix with independent entries is, up to fluctuations, the largest
+root-mean-square norm of a row plus that of a column (Bandeira and van Handel 2016); with equal variances s²
+that is s(√m + √n) (MATH R19).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from math import hypot, isfinite, sqrt
+from dataclasses import dataclass
+from math import isfinite, sqrt
 
 import torch
 
@@ -36,8 +38,10 @@ class Scan:
     infinite: int
     largest: float
     """Largest |entry|; 0 where there is none."""
-    rms_ulp: float
-    """Root mean square of the units in the last place of all entries, exact zeros counted as exact."""
+    row_ulp: float
+    """Largest Euclidean norm of a row of units in the last place; exact zeros have none."""
+    column_ulps: torch.Tensor
+    """(n,) float64: the same norm of every column."""
     live_rows: torch.Tensor
     """(m,) bool: rows with a non-zero entry."""
     live_columns: torch.Tensor
@@ -48,9 +52,10 @@ class Scan:
         """NaN and infinite entries."""
         return self.nan + self.infinite
 
-    def turned(self) -> Scan:
-        """Return the scan of the transposed matrix."""
-        return replace(self, live_rows=self.live_columns, live_columns=self.live_rows)
+    @property
+    def floor(self) -> float:
+        """Spectral norm to expect of the rounding error."""
+        return storage_floor(self.row_ulp, float(self.column_ulps.amax()))
 
     def describe_nonfinite(self) -> str:
         """Say how many NaN and infinite entries there are."""
@@ -60,9 +65,10 @@ class Scan:
 def scan(blocks: Iterator[torch.Tensor], columns: int, dtype: str) -> Scan:
     """Read row blocks (rows, columns) in float32 or float64 once; `dtype` is the one that was stored."""
     nan = infinite = entries = 0
-    largest, ulp_norm = 0.0, 0.0
+    largest = row_ulp = 0.0
     rows: list[torch.Tensor] = []
     live_columns = torch.zeros(columns, dtype=torch.bool)
+    column_ulps = torch.zeros(columns, dtype=torch.float64)
     tiny = 2.0 ** SMALLEST_EXPONENT[dtype]
     for block in blocks:
         entries += block.numel()
@@ -82,14 +88,18 @@ def scan(blocks: Iterator[torch.Tensor], columns: int, dtype: str) -> Scan:
         power.clamp_min_(tiny).masked_fill_(zero, 0.0)
         # In units of the largest, so that squares stay within float64 whatever the scale.
         unit = max(float(power.amax()), tiny)
-        ulp_norm = hypot(
-            ulp_norm, unit * float(torch.linalg.vector_norm(power.div_(unit), dtype=torch.float64))
-        )
-    rms = ulp_norm / sqrt(entries) * 2.0 ** -MANTISSA_BITS[dtype] if entries else 0.0
+        power.div_(unit)
+        row_ulp = max(row_ulp, unit * float(_norms(power, 1).amax()))
+        column_ulps = torch.hypot(column_ulps, unit * _norms(power, 0).cpu())
     live_rows = torch.cat(rows) if rows else torch.zeros(0, dtype=torch.bool)
-    return Scan(entries, nan, infinite, largest, rms, live_rows, live_columns)
+    last = 2.0 ** -MANTISSA_BITS[dtype]
+    return Scan(entries, nan, infinite, largest, row_ulp * last, column_ulps * last, live_rows, live_columns)
 
 
-def storage_floor(rms_ulp: float, rows: int, columns: int) -> float:
-    """Return the spectral norm to expect of the rounding error of a (rows, columns) matrix."""
-    return rms_ulp / sqrt(12.0) * (sqrt(rows) + sqrt(columns))
+def _norms(matrix: torch.Tensor, axis: int) -> torch.Tensor:
+    return torch.linalg.vector_norm(matrix, dim=axis, dtype=torch.float64)
+
+
+def storage_floor(row_ulp: float, column_ulp: float) -> float:
+    """Return the spectral norm to expect of a rounding error, from its largest row and column of ulps."""
+    return (row_ulp + column_ulp) / sqrt(12.0)

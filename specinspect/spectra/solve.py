@@ -35,8 +35,8 @@ class Tall(Protocol):
     def gram(self) -> torch.Tensor:
         """Return AᴴA, (batch, n, n)."""
 
-    def factor(self, index: torch.Tensor) -> torch.Tensor:
-        """Return R of A = QR, (len(index), n, n), for the chosen members of the batch."""
+    def factor(self, index: torch.Tensor) -> list[torch.Tensor]:
+        """Return R of A = QR, (n, n), of each chosen member of the batch; the caller may overwrite them."""
 
     @property
     def size(self) -> torch.Tensor | None:
@@ -59,9 +59,9 @@ class Batch:
         a = self._tall()
         return a.mH @ a
 
-    def factor(self, index: torch.Tensor) -> torch.Tensor:
+    def factor(self, index: torch.Tensor) -> list[torch.Tensor]:
         """Return R of A = QR."""
-        return torch.linalg.qr(self._tall()[index], mode="r").R
+        return triangular_factors(self._tall()[index])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,18 +82,29 @@ class Streamed:
         """Return AᵀA as a batch of one."""
         n = min(self.matrix.shape)
         total = torch.zeros(n, n, dtype=torch.float64, device=self.device)
-        for block in row_blocks(tall(self.matrix), n // 2, self.scale, self.device):
+        for block in row_blocks(tall(self.matrix), n // 4, self.scale, self.device):
             total.addmm_(block.T, block)
         return total[None]
 
-    def factor(self, index: torch.Tensor) -> torch.Tensor:
+    def factor(self, index: torch.Tensor) -> list[torch.Tensor]:
         """Return R of A = QR: at once where A is nearly square, else block by block."""
         m, n = max(self.matrix.shape), min(self.matrix.shape)
         r = torch.zeros(0, n, dtype=torch.float64, device=self.device)
         for block in row_blocks(tall(self.matrix), m if m <= 2 * n else n, self.scale, self.device):
             stacked = torch.cat([r, block]) if len(r) else block
-            r = torch.linalg.qr(stacked, mode="r").R
-        return r[None]
+            del block
+            (r,) = triangular_factors(stacked[None])
+            del stacked
+        return [r]
+
+
+def triangular_factors(matrices: torch.Tensor) -> list[torch.Tensor]:
+    """Return R of A = QR for each member of a batch (batch, m, n).
+
+    From geqrf, whose result is cut in place: torch.linalg.qr holds one more copy of the matrix.
+    """
+    packed, _ = torch.geqrf(matrices)
+    return list(packed[:, : matrices.shape[-1]].triu_().unbind())
 
 
 def tall(matrix: torch.Tensor) -> torch.Tensor:
@@ -147,46 +158,55 @@ def singular_values(matrices: Tall) -> Solution:
     if len(weak) == 0:
         return Solution(values, floor, GRAM)
 
-    r = matrices.factor(weak)
-    refined, exact = _from_factor(r, values[weak], size[weak])
+    refined, exact = _from_factors(matrices, weak, values[weak], size[weak])
     values[weak] = refined
-    floor[weak] = SVD_MARGIN * EPS * n**0.25 * torch.maximum(size, top)[weak]
-    return Solution(values, floor, SVD if bool(exact.any()) else INVERSE)
+    floor[weak] = SVD_MARGIN * EPS * n**0.25 * size[weak]
+    return Solution(values, floor, SVD if exact else INVERSE)
 
 
-def _from_factor(
-    r: torch.Tensor, coarse: torch.Tensor, size: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the singular values of triangular R (batch, n, n), and which members needed a decomposition.
+def _from_factors(
+    matrices: Tall, weak: torch.Tensor, coarse: torch.Tensor, size: torch.Tensor
+) -> tuple[torch.Tensor, bool]:
+    """Return better singular values of some members of a batch, and whether any needed a decomposition.
 
     `coarse` holds the values from the Gram matrix, of which the large half is kept, unless terms of a larger
     `size` cancelled in it.
     """
-    diagonal = r.diagonal(dim1=-2, dim2=-1).abs()
-    # |r_ii| bounds σ_min from above, so a tiny one already says that R⁻¹ is of no use.
-    needs_svd = (diagonal.amin(-1) * INVERSE_LIMIT <= diagonal.amax(-1)).cpu() | (size > 8 * coarse[:, 0])
-    result = coarse.clone()
-    for i in range(len(r)):  # one n × n at a time: memory stays that of one matrix
-        if not needs_svd[i]:
-            combined = _combine(r[i], coarse[i])
-            if combined is not None:
-                result[i] = combined
-                continue
-            needs_svd[i] = True
-        result[i] = torch.linalg.svdvals(r[i]).cpu()
-    return result, needs_svd
+    result, exact = coarse.clone(), False
+    factors = matrices.factor(weak)
+    for i in range(len(weak)):  # one n × n at a time: memory stays that of one matrix
+        diagonal = factors[0].diagonal().abs()
+        # |r_ii| bounds σ_min from above, so a tiny one already says that R⁻¹ is of no use.
+        hopeless = bool(diagonal.amin() * INVERSE_LIMIT <= diagonal.amax()) or bool(
+            size[i] > 8 * coarse[i, 0]
+        )
+        combined = None
+        if not hopeless:
+            combined = _combine(factors, coarse[i])
+            if combined is None:
+                factors.insert(0, matrices.factor(weak[i : i + 1])[0])
+        if combined is None:
+            exact = True
+            combined = torch.linalg.svdvals(factors.pop(0)).cpu()
+        result[i] = combined
+    return result, exact
 
 
-def _combine(r: torch.Tensor, coarse: torch.Tensor) -> torch.Tensor | None:
-    """Return large values from the Gram matrix and small ones from that of R⁻¹; None where κ is too large."""
-    identity = torch.eye(len(r), dtype=r.dtype, device=r.device)
-    inverse = torch.linalg.solve_triangular(r, identity, upper=True)
-    del identity
+def _combine(factors: list[torch.Tensor], coarse: torch.Tensor) -> torch.Tensor | None:
+    """Return large values from the Gram matrix and small ones from that of R⁻¹; None where κ is too large.
+
+    The first of `factors` is taken out and let go of as soon as it is inverted: it may be the largest layer.
+    """
+    r = factors.pop(0)
+    inverse = torch.eye(len(r), dtype=r.dtype, device=r.device)
+    inverse = torch.linalg.solve_triangular(r, inverse, upper=True, out=inverse)
+    del r
     inverse_gram = inverse @ inverse.mH
     del inverse
-    if not bool(inverse_gram.isfinite().all()):
+    if not bool(inverse_gram.sum().isfinite()):
         return None
     reciprocal = torch.linalg.eigvalsh(inverse_gram).cpu()  # 1/σ², ascending
+    del inverse_gram
     top, low = float(coarse[0]), float(reciprocal[-1].clamp_min(0).rsqrt())
     if not top <= INVERSE_LIMIT * low:
         return None

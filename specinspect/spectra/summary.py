@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from specinspect.spectra.model import Histogram, Spectrum, Status
 
 BINS = 48
+CERTAIN = 100.0
+"""Computation floors that σ_min must exceed for a condition number: two digits are then certain."""
 
 
 def harmless_scale(largest: float) -> float:
@@ -100,7 +102,7 @@ def _status(low: float, structural_zeros: int, storage_floor: float, computation
         return "infinite"
     if low <= storage_floor:
         return "below_storage_precision"
-    if low <= computation_floor or low == 0:
+    if low <= CERTAIN * computation_floor or low == 0:
         return "below_computation_precision"
     return "resolved"
 

@@ -115,6 +115,15 @@ def test_layers_and_exclude(checkpoint: str, capsys: pytest.CaptureFixture[str])
         (["report", "--gird", "3", "x"], "--gird"),
         (["report", "--grid", "three", "x"], "--grid"),
         (["report", "--grid", "0", "x"], "--grid"),
+        (["report", "--grid", "99999999999999999999", "x"], "--grid"),
+        (["report", "--rho", "0", "--beta", "0", "x"], "both 0"),
+        (["report", "--beta", "nan", "x"], "--beta"),
+        (["report", "--maps", "weight,wight", "x"], "wight"),
+        (["report", "--activation", "gelo", "samples/sick.pt"], "gelo"),
+        (["report", "--model", "nowhere:Net", "samples/sick.pt"], "nowhere"),
+        (["report", "--model-args", "{}", "samples/sick.pt"], "--model"),
+        (["report", "--config", "nowhere.toml", "x"], "nowhere.toml"),
+        (["report", "-o", "", "x"], "expected a file name"),
         (["report", "--jobs", "0", "x"], "--jobs"),
         (["report", "--format", "xml", "x"], "xml"),
         (["report", "--json", "--format", "csv", "x"], "contradict"),
@@ -175,6 +184,46 @@ def test_a_write_that_fails_is_exit_code_2(checkpoint: str, capsys: pytest.Captu
     one_line_error(capsys)
 
 
+def test_the_checkpoint_is_not_written_over(checkpoint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    before = Path(checkpoint).read_bytes()
+    assert run(["report", "--json", "-o", checkpoint, checkpoint]) == 2
+    assert "is the checkpoint itself" in one_line_error(capsys)
+    assert Path(checkpoint).read_bytes() == before
+
+
+def test_a_link_stays_a_link_and_permissions_stay(checkpoint: str, tmp_path: Path) -> None:
+    target, link = tmp_path / "target", tmp_path / "link"
+    target.write_text("old")
+    target.chmod(0o600)
+    link.symlink_to(target)
+    assert run(["report", "--json", "-o", str(link), checkpoint]) == 0
+    assert link.is_symlink()
+    assert json.loads(target.read_text())["schema_version"] == "1"
+    assert target.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_named_pipe_is_written_to(checkpoint: str, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = subprocess.Popen(["cat", str(pipe)], stdout=subprocess.PIPE, text=True)
+    assert run(["report", "--json", "-o", str(pipe), checkpoint]) == 0
+    out, _ = reader.communicate(timeout=30)
+    assert json.loads(out)["schema_version"] == "1"
+
+
+def test_dash_is_stdout(checkpoint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(["report", "--json", "-o", "-", checkpoint]) == 0
+    assert json.loads(capsys.readouterr().out)["schema_version"] == "1"
+
+
+@pytest.mark.parametrize(("closed", "code"), [("2>&-", 0), (">&-", 2), (">&- 2>&-", 2)])
+def test_closed_streams(checkpoint: str, closed: str, code: int) -> None:
+    line = f"'{sys.executable}' -m specinspect report --json '{checkpoint}' {closed}"
+    process = subprocess.run(["sh", "-c", line], capture_output=True, text=True, timeout=60, check=False)
+    assert process.returncode == code
+    assert "internal error" not in process.stderr
+
+
 def test_the_reader_may_go_away(checkpoint: str) -> None:
     read, write = os.pipe()
     os.close(read)
@@ -197,6 +246,8 @@ def test_interrupt_is_130_even_inside_a_decomposition(tmp_path: Path) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # A shell's background jobs ignore interrupts, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     time.sleep(5)
     process.send_signal(signal.SIGINT)

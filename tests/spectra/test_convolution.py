@@ -152,7 +152,9 @@ def test_storage_floor_is_the_norm_of_the_real_rounding_error() -> None:
     for stride in ((1, 1), (2, 2)):
         error = spectrum_of(stored.double() - exact, (8, 8), stride, (1, 1)).spectrum.sigma_max
         floor = spectrum_of(stored, (8, 8), stride, (1, 1), dtype="bf16").spectrum.storage_floor
-        assert floor == pytest.approx(error, rel=0.25)
+        assert error is not None
+        assert floor is not None
+        assert 0.9 * error <= floor <= 1.5 * error
 
 
 def test_blocks_are_the_same_however_many_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
