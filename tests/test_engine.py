@@ -324,3 +324,60 @@ def test_json_has_no_nan(tmp_path: Path) -> None:
     data = json.loads(specinspect.inspect(tmp_path / "m.pt").to_json(), parse_constant=refuse)
     assert data["layers"][0]["maps"]["weight"]["sigma_max"] is None
     assert data["layers"][0]["maps"]["weight"]["condition_number_status"] == "nonfinite_weights"
+
+
+def test_unreadable_tensors_are_counted_and_named() -> None:
+    state = {"a.weight": torch.eye(3), "b.weight": torch.empty(3, 3, device="meta")}
+    report = inspect(state)
+    assert (report.summary.analysed_tensors, report.summary.tensors) == (1, 2)
+    assert [s.name for s in report.skipped] == ["b.weight"]
+    with pytest.raises(LayerError, match="1 tensor: on the meta device"):
+        inspect({"b.weight": torch.empty(3, 3, device="meta")})
+
+
+def test_colliding_keys_lose_nothing_silently(tmp_path: Path) -> None:
+    torch.save({1: torch.eye(3), "1": torch.eye(4)}, tmp_path / "m.pt")
+    report = inspect(tmp_path / "m.pt")
+    assert report.summary.tensors == 2
+    assert [s.reason for s in report.skipped] == ["another tensor has the same name"]
+
+
+def test_views_of_one_storage_count_once(tmp_path: Path) -> None:
+    weight = torch.randn(4, 6)
+    torch.save({"a.weight": weight, "b.weight": weight.T}, tmp_path / "m.pt")
+    for source in (tmp_path / "m.pt", {"a.weight": weight, "b.weight": weight.T}):
+        assert inspect(source).checkpoint.parameters == 24
+
+
+def test_the_convolution_of_a_state_space_block_is_depthwise() -> None:
+    state = {
+        "mixer.A_log": torch.randn(16, 4),
+        "mixer.conv1d.weight": torch.randn(16, 1, 4),
+        "mixer.conv1d.bias": torch.randn(16),
+        "mixer.in_proj.weight": torch.randn(32, 8),
+    }
+    conv = layer(inspect(state), "mixer.conv1d").layer.conv
+    assert conv is not None
+    assert conv.groups.value == 16
+
+
+@pytest.mark.parametrize("scale", [1e-100, 1e100, 1e160])
+def test_adapters_at_extreme_scales(scale: float) -> None:
+    b, a = torch.randn(6, 2, dtype=torch.float64), torch.randn(2, 8, dtype=torch.float64)
+    found = inspect({"q.lora_A.weight": a * scale, "q.lora_B.weight": b * 1e-100}).layers[0].maps["weight"]
+    truth = np.linalg.svd((b @ a).numpy(), compute_uv=False)
+    assert found.pseudo_condition_number == pytest.approx(truth[0] / truth[1], rel=1e-9)
+    assert found.sigma_max == pytest.approx(truth[0] * scale * 1e-100)
+
+
+@pytest.mark.parametrize(
+    "bad", [{"grid": "x"}, {"grid": 2.5}, {"exclude": 5}, {"device": torch.device("cpu")}, {"jobs": True}]
+)
+def test_settings_of_the_wrong_type(bad: dict[str, object]) -> None:
+    with pytest.raises(SettingsError, match="expected"):
+        specinspect.inspect({"a.weight": torch.eye(2)}, **bad)
+
+
+def test_a_grid_that_is_too_fine_is_refused() -> None:
+    with pytest.raises(ResourceError, match="too fine"):
+        inspect({"c.weight": torch.randn(2, 2, 3, 3)}, grid=2000)

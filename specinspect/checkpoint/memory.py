@@ -74,7 +74,7 @@ def _contents(mapping: Mapping[Any, Any], name: str, key: str | None) -> Content
 def _finish(name: str, contents: Contents) -> Checkpoint:
     nbytes = sum(
         info.size * ITEMSIZE[info.dtype]
-        for info in {info.identity: info for info in contents.tensors.values()}.values()
+        for info in {info.region: info for info in contents.tensors.values()}.values()
     )
     return finish(name, (), nbytes, contents)
 

@@ -76,8 +76,20 @@ class TensorInfo:
     @property
     def identity(self) -> tuple[object, ...]:
         """Equal for two names exactly when they are the same view of the same stored bytes (tied weights)."""
-        where = id(self.storage.tensor) if isinstance(self.storage, InMemory) else self.storage
-        return (where, self.offset, self.shape, self.strides, self.dtype)
+        return (self._where, self.offset, self.shape, self.strides, self.dtype)
+
+    @property
+    def region(self) -> tuple[object, ...]:
+        """Equal for two names that start at the same place and have as many elements."""
+        return (self._where, self.offset, self.size, self.dtype)
+
+    @property
+    def _where(self) -> object:
+        if not isinstance(self.storage, InMemory):
+            return self.storage
+        tensor = self.storage.tensor
+        address = getattr(tensor, "data_ptr", None)
+        return (address(), str(tensor.device)) if address is not None and self.size else id(tensor)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +108,8 @@ class Skipped:
 
     name: str
     reason: str
+    counted: bool = True
+    """Whether it is a tensor of the chosen state dict, rather than something beside it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +139,13 @@ class Checkpoint:
 
     @property
     def parameters(self) -> int:
-        """Number of stored elements, tied storage counted once."""
-        return sum({info.identity: info.size for info in self.tensors.values()}.values())
+        """Number of stored elements, tied storage counted once, transposed or reshaped views included."""
+        return sum({info.region: info.size for info in self.tensors.values()}.values())
+
+    @property
+    def count(self) -> int:
+        """Number of tensors in the chosen state dict, those that cannot be read included."""
+        return len(self.tensors) + sum(item.counted for item in self.skipped)
 
     def read(self, name: str) -> torch.Tensor:
         """Return one tensor on the CPU in its stored dtype, memory-mapped where the file allows.

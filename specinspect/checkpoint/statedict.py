@@ -226,13 +226,16 @@ def _members(value: Any, *, flat: bool) -> tuple[dict[str, object], dict[str, Mo
     skipped = []
     for name, child in children(value):
         if is_tensor(child):
-            named[_text(name)] = child
+            if _text(name) in named:
+                skipped.append(Skipped(_text(name), "another tensor has the same name"))
+            else:
+                named[_text(name)] = child
         elif is_container(child) and (count := count_tensors(child)):
             if is_training_state(name, child):
                 skipped += _skip(_text(name), child, training=True)
             else:
                 what = f"{_kind(child)} with {plural(count, 'tensor')}, inside the state dict"
-                skipped.append(Skipped(_text(name), what))
+                skipped.append(Skipped(_text(name), what, counted=False))
     return named, {}, skipped
 
 
@@ -284,7 +287,7 @@ def _beside(root: Any, path: tuple[str, ...]) -> list[Skipped]:
             if following is None and _text(name) == part and is_container(child):
                 following = child
             elif is_tensor(child):
-                found.append(Skipped(lead + _text(name), "a tensor beside the chosen state dict"))
+                found.append(Skipped(lead + _text(name), "a tensor beside the chosen state dict", counted=False))
             elif is_container(child):
                 found += _skip(lead + _text(name), child, training=is_training_state(name, child))
         value, lead = following, f"{lead}{part}."
@@ -297,8 +300,8 @@ def _skip(name: str, value: Any, *, training: bool) -> list[Skipped]:
         return []
     tensors = plural(count, "tensor")
     if training:
-        return [Skipped(name, f"{_TRAINING_REASON}, not weights: {tensors}")]
-    return [Skipped(name, f"another state dict, {tensors}: choose it with --key")]
+        return [Skipped(name, f"{_TRAINING_REASON}, not weights: {tensors}", counted=False)]
+    return [Skipped(name, f"another state dict, {tensors}: choose it with --key", counted=False)]
 
 
 def _no_tensors(root: Any, where: str) -> CheckpointError:

@@ -241,6 +241,8 @@ def _groups(context: Context, weight: Weight, transposed: bool) -> tuple[Fact[in
         return Fact(1, "shape"), ""
     if second == 1 and first > 1 and is_depthwise(weight.module):
         return Fact(first, "assumed"), f"groups {first} inferred from the name"
+    if second == 1 and first > 1 and _is_state_space(context, weight):
+        return Fact(first, "assumed"), f"groups {first} inferred from the state-space block around it"
     if "pos_conv" in weight.module and second < first and first % second == 0:
         return Fact(first // second, "assumed"), f"groups {first // second} inferred from the name"
     if before is not None and _grouped(context, weight, before):
@@ -248,6 +250,12 @@ def _groups(context: Context, weight: Weight, transposed: bool) -> tuple[Fact[in
         note = f"groups {groups} inferred from the {before.outputs} channels of {before.path}"
         return Fact(groups, "assumed"), note
     return Fact(1, "assumed"), ""
+
+
+def _is_state_space(context: Context, weight: Weight) -> bool:
+    """Say whether a kernel stands in a Mamba-like mixer, whose short convolution is depthwise."""
+    parent = split_name(weight.module)[0]
+    return join(parent, "A_log") in context.tensors or join(parent, "dt_bias") in context.tensors
 
 
 def _grouped(context: Context, weight: Weight, before: Predecessor) -> bool:

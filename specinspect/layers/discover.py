@@ -71,7 +71,7 @@ def discover(checkpoint: Checkpoint) -> Discovery:
         if name not in used
     )
     if not layers:
-        raise LayerError(*_nothing(skipped))
+        raise LayerError(*_nothing((*skipped, *checkpoint.skipped)))
     return Discovery(layers, skipped)
 
 
@@ -125,7 +125,8 @@ def _nothing(skipped: tuple[Skipped, ...]) -> tuple[str, str]:
     # "bias of a" and "bias of b" are one kind of reason.
     counts = Counter(skip.reason.partition(" of ")[0].partition(" (")[0] for skip in skipped)
     commonest = ", ".join(f"{reason} ({n})" for reason, n in counts.most_common(3))
-    return f"no layer to analyse in {len(skipped)} tensors: {commonest}", (
+    tensors = "1 tensor" if len(skipped) == 1 else f"{len(skipped)} tensors"
+    return f"no layer to analyse in {tensors}: {commonest}", (
         "expected at least one weight with two or more axes in a floating-point dtype"
     )
 

@@ -46,7 +46,7 @@ def assemble(
             format=checkpoint.format,
             files=checkpoint.files,
             bytes=checkpoint.bytes,
-            tensors=len(checkpoint.tensors),
+            tensors=checkpoint.count,
             parameters=checkpoint.parameters,
             metadata=checkpoint.metadata,
             key=checkpoint.key,
@@ -60,7 +60,7 @@ def assemble(
         summary=Summary(
             layers=len(results),
             analysed_tensors=len(used),
-            tensors=len(checkpoint.tensors),
+            tensors=checkpoint.count,
             worst_condition_number=worst and WorstConditionNumber(worst[0].layer.name, "weight", worst[1]),
             nonfinite=sum(bool(s.nonfinite) for _, s in weights),
             unresolved=sum(s.condition_number is None for _, s in weights),

@@ -25,7 +25,7 @@ from specinspect.spectra.solve import (
     row_blocks,
     singular_values,
 )
-from specinspect.spectra.summary import harmless_scale, summarise, unusable
+from specinspect.spectra.summary import harmless_scale, summarise, unit_scale, unusable
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +167,7 @@ def _low_rank(product: LowRankMap, plan: Plan, keep_values: bool) -> Measured:
         values, floor, storage, method = np.zeros(0), 0.0, 0.0, "exact"
     else:
         left, right = left[:, live], right[live]
-        units = [harmless_scale(s.largest) for s in scans]
+        units = [unit_scale(s.largest) for s in scans]
         left, right = left * units[0], right * units[1]
         core = _factor(left) @ _factor(right.mT).mT
         solution = singular_values(Batch(core[None]))

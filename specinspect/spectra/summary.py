@@ -14,9 +14,14 @@ CERTAIN = 100.0
 """Computation floors that σ_min must exceed for a condition number: two digits are then certain."""
 
 
+def unit_scale(largest: float) -> float:
+    """Return the power of two that brings the largest entry near 1."""
+    return 1.0 if largest == 0 else 2.0 ** -max(-1000, frexp(largest)[1])
+
+
 def harmless_scale(largest: float) -> float:
-    """Return a power of two that brings the largest entry near 1 where its square would leave float64."""
-    return 1.0 if largest == 0 or 1e-100 < largest < 1e100 else 2.0 ** -max(-1000, frexp(largest)[1])
+    """Return 1, or `unit_scale` where squares of the largest entry would leave float64."""
+    return 1.0 if 1e-100 < largest < 1e100 else unit_scale(largest)
 
 
 def histogram(values: NDArray[np.float64], bins: int = BINS) -> Histogram:
