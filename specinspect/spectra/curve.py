@@ -1,0 +1,143 @@
+"""σ_max, σ_min and κ of ρA+βW along β (MATH R1–R4 bound this curve; here it is computed)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from specinspect.maps.model import ConvolutionMap, DenseMap, LinearMap
+from specinspect.spectra.activated import Question, _Batch, _dense, _fourier, kernel_matrix
+from specinspect.spectra.compute import _kernel_floor
+from specinspect.spectra.extremes import Extremes, skip_extremes
+from specinspect.spectra.family import Family, RectangularIdentity
+from specinspect.spectra.model import SkipCurve
+from specinspect.spectra.plan import Plan
+from specinspect.spectra.rounding import Scan, exact_dtype, scan
+from specinspect.spectra.solve import Batch, row_blocks, singular_values
+
+POINTS, LAST = 33, 2.0
+BETAS = tuple(LAST * i / (POINTS - 1) for i in range(POINTS))
+"""The grid of β that is shown unless another is asked for."""
+SMALL = 256
+"""Columns up to which a full eigenvalue problem per β is as quick as iterating."""
+
+
+def skip_curve(
+    linear: LinearMap, shortcut: str, rho: float, betas: Sequence[float], plan: Plan
+) -> SkipCurve | None:
+    """Return the extremes of ρA+βW for every β, for a convolution over all frequencies (MATH R63).
+
+    Args:
+        linear: W, dense or a convolution.
+        shortcut: which A, as in `activated.Question`.
+        rho: weight of the skip.
+        betas: weights of the branch, finite; they come back in ascending order.
+        plan: where to compute.
+
+    Returns:
+        The curve; None where no skip makes sense, and where W has NaN or infinite entries.
+    """
+    kernel = kernel_matrix(linear)
+    if kernel is None or shortcut == "none":
+        return None
+    blocks = row_blocks(kernel, kernel.shape[1], 1.0, "cpu", exact_dtype(kernel.dtype))
+    found = scan(blocks, kernel.shape[1], linear.dtype)
+    if found.nonfinite:
+        return None
+    betas = sorted(float(beta) for beta in betas)
+    high, low = np.zeros(len(betas)), np.full(len(betas), np.inf)
+    floor = np.zeros(len(betas))
+    for batch, isometric in _batches(linear, shortcut, plan):
+        part = _extremes(batch, isometric, rho, betas)
+        high = np.maximum(high, part.high)
+        floor = np.where(part.low < low, part.floor, floor)
+        low = np.minimum(low, part.low)
+    floor = np.maximum(floor, np.abs(betas) * _storage_floor(linear, found))
+    return SkipCurve(
+        beta=tuple(betas),
+        sigma_max=tuple(high.tolist()),
+        sigma_min=tuple(low.tolist()),
+        condition_number=tuple(
+            float(top / bottom) if bottom > accuracy else None
+            for top, bottom, accuracy in zip(high, low, floor, strict=True)
+        ),
+    )
+
+
+def _batches(linear: LinearMap, shortcut: str, plan: Plan) -> Iterator[tuple[_Batch, bool]]:
+    """Yield the layer's matrices, and whether A is an isometry or the adjoint of one (MATH R33)."""
+    if isinstance(linear, DenseMap):
+        for batch in _dense(linear, plan):
+            yield batch, True
+    elif isinstance(linear, ConvolutionMap):
+        out, inn = linear.kernel.shape[1:3]
+        for batch in _fourier(linear, Question(1.0, 1.0, shortcut, None), plan):
+            yield batch, batch.shortcut is None or out <= inn
+
+
+def _storage_floor(linear: LinearMap, found: Scan) -> float:
+    if isinstance(linear, ConvolutionMap):
+        return _kernel_floor(found, linear.kernel, linear.aliases)
+    return found.floor
+
+
+def _extremes(batch: _Batch, isometric: bool, rho: float, betas: Sequence[float]) -> Extremes:
+    """Return the extremes over the members of one batch, in the layer's own scale."""
+    high, low, floor = np.zeros(len(betas)), np.zeros(len(betas)), np.zeros(len(betas))
+    known = np.array([beta == 0 and (isometric or rho == 0) for beta in betas], dtype=bool)
+    high[known] = low[known] = abs(rho)
+    rest = ~known
+    chosen = [beta for beta, done in zip(betas, known, strict=True) if not done]
+    if chosen:
+        scaled = _scaled_extremes(batch, rho * batch.scale, chosen)
+        high[rest], low[rest], floor[rest] = (
+            values / batch.scale for values in (scaled.high, scaled.low, scaled.floor)
+        )
+    return Extremes(high, low, floor)
+
+
+def _scaled_extremes(batch: _Batch, rho: float, betas: Sequence[float]) -> Extremes:
+    m, a = batch.matrices, batch.shortcut
+    if rho == 0:
+        weight = singular_values(Batch(m))
+        size = np.abs(betas)
+        lowest = int(weight.values[:, -1].argmin())
+        low, floor = float(weight.values[lowest, -1]), float(weight.floor[lowest])
+        return Extremes(size * float(weight.values[:, 0].max()), size * low, size * floor)
+    if min(m.shape[-2:]) <= SMALL:
+        family = Family.of(m, RectangularIdentity() if a is None else a)
+        return _through(family, rho, betas)
+    parts = [_iterated(m[i], None if a is None else a[i], rho, betas) for i in range(len(m))]
+    lows = np.stack([part.low for part in parts])
+    lowest_member = lows.argmin(0)[None]
+    floors = np.stack([part.floor for part in parts])
+    return Extremes(
+        np.stack([part.high for part in parts]).max(0),
+        lows.min(0),
+        np.take_along_axis(floors, lowest_member, 0)[0],
+    )
+
+
+def _through(family: Family, rho: float, betas: Sequence[float]) -> Extremes:
+    """Solve one full problem per β."""
+    rows: list[NDArray[np.float64]] = []
+    for beta in betas:
+        solution = family.skip(rho, beta)
+        lowest = int(solution.values[:, -1].argmin())
+        top, low = solution.values[:, 0].max(), solution.values[lowest, -1]
+        rows.append(np.array([float(top), float(low), float(solution.floor[lowest])]))
+    return Extremes(*np.stack(rows, 1))
+
+
+def _iterated(m: torch.Tensor, a: torch.Tensor | None, rho: float, betas: Sequence[float]) -> Extremes:
+    if m.shape[0] < m.shape[1]:
+        m, a = m.mH, None if a is None else a.mH
+
+    family: Callable[[], Family] = cache(
+        lambda: Family.of(m[None], RectangularIdentity() if a is None else a[None])
+    )
+    return skip_extremes(m, a, rho, betas, family)
