@@ -6,7 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from math import prod
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ from specinspect.checkpoint import Checkpoint, TensorInfo, from_module, from_sta
 from specinspect.errors import LayerError, ResourceError, SettingsError, SpecinspectError
 from specinspect.layers import Discovery, discover, select
 from specinspect.layers.facts import apply_facts, with_architecture
-from specinspect.layers.model import Layer, Stored
+from specinspect.layers.model import Activation, Layer, Stored
 from specinspect.layers.rules import unmatched_rules
 from specinspect.maps import LinearMap, build_weight_map, grid_sides
 from specinspect.maps.question import Activated, activated, side_tensors
@@ -91,6 +91,8 @@ def open_source(source: Source, settings: Settings) -> Inspection:
         architecture=architecture,
         activation=settings.activation,
     )
+    if set(settings.maps) == {"weight"}:
+        discovery = replace(discovery, layers=tuple(_without_activation(la) for la in discovery.layers))
     notices = (
         *(architecture.notes if architecture is not None else ()),
         *unmatched_rules(discovery.layers, settings.rules),
@@ -98,6 +100,13 @@ def open_source(source: Source, settings: Settings) -> Inspection:
     if settings.layers or settings.exclude:
         discovery = select(discovery, settings.layers, settings.exclude)
     return Inspection(checkpoint, discovery, settings, notices)
+
+
+def _without_activation(layer: Layer) -> Layer:
+    """Leave out what was assumed of an activation that no map will use: always the last sentence."""
+    if layer.activation.source != "assumed":
+        return layer
+    return replace(layer, activation=Activation("identity", "assumed"), assumptions=layer.assumptions[:-1])
 
 
 def _architecture(source: Source, checkpoint: Checkpoint, settings: Settings) -> Architecture | None:

@@ -91,7 +91,10 @@ def conventions(report: Report, hidden: Collection[str] = ()) -> list[str]:
     grids = Counter(result.grid for result in report.layers if result.grid is not None)
     if grids:
         sides = ", ".join(shape(grid) for grid in sorted(grids))
-        sentences.append(f"convolutions: the operator on a periodic {sides} grid, not the reshaped kernel.")
+        sentences.append(
+            f"convolutions: the operator on a periodic {sides} grid, not the reshaped kernel; "
+            "beside zero padding σmin and κ can be off by any factor."
+        )
     return sentences
 
 
