@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 from specinspect.architecture import Architecture, build_with_notes, check_match, read_architecture
 from specinspect.checkpoint import Checkpoint, TensorInfo, from_module, from_state_dict, open_checkpoint
 from specinspect.errors import LayerError, ResourceError, SettingsError, SpecinspectError
+from specinspect.inputs import NO_INPUTS, Inputs, read_inputs
 from specinspect.layers import Discovery, discover, select
 from specinspect.layers.facts import apply_facts, with_architecture
 from specinspect.layers.model import Activation, Layer, Stored
 from specinspect.layers.rules import unmatched_rules
 from specinspect.maps import LinearMap, build_weight_map, grid_sides
-from specinspect.maps.question import Activated, activated, side_tensors
+from specinspect.maps.question import Activated, Probes, activated, side_tensors
 from specinspect.report.assemble import assemble
 from specinspect.report.model import LayerResult, Report
 from specinspect.schedule import Cost, cost, run
@@ -55,6 +56,7 @@ class Job:
     tensors: Mapping[str, TensorInfo]
     settings: Settings
     plan: Plan
+    inputs: Inputs = NO_INPUTS
 
     def read(self, name: str) -> torch.Tensor:
         """Return one of the tensors, mapped."""
@@ -70,6 +72,7 @@ class Inspection:
     checkpoint: Checkpoint
     discovery: Discovery
     settings: Settings
+    inputs: Inputs
     notices: tuple[str, ...] = ()
     """What tracing could not follow, and rules that match nothing."""
 
@@ -99,7 +102,8 @@ def open_source(source: Source, settings: Settings) -> Inspection:
     )
     if settings.layers or settings.exclude:
         discovery = select(discovery, settings.layers, settings.exclude)
-    return Inspection(checkpoint, discovery, settings, notices)
+    inputs = read_inputs(settings, checkpoint, discovery.layers)
+    return Inspection(checkpoint, discovery, settings, inputs, (*notices, *inputs.notices))
 
 
 def _without_activation(layer: Layer) -> Layer:
@@ -221,6 +225,7 @@ def _results(
             },
             settings,
             plan,
+            inspection.inputs,
         )
         for group in groups
     ]
@@ -338,9 +343,7 @@ def _result(
             kernel = kernel_matrix(linear)
             d = Activated(None)
             if kernel is not None and not weight.spectrum.nonfinite:
-                d = activated(
-                    layer, kernel, job.read, frozenset(job.tensors), settings.patterns, settings.seed
-                )
+                d = activated(layer, kernel, job.read, frozenset(job.tensors), _probes(job, layer))
             question = Question(settings.rho, settings.beta, layer.skip.kind, d.diagonals)
             answer = measure_maps(linear, weight.spectrum, question, plan, keep_values=settings.spectra)
         unknown = {"chain", "skip_chain"} if d.bad else set()
@@ -356,6 +359,19 @@ def _result(
         tau=tau,
         assumptions=tuple(dict.fromkeys(assumptions)),
         notes=tuple(notes),
+    )
+
+
+def _probes(job: Job, layer: Layer) -> Probes:
+    """Return at which inputs the layer's D is taken: the network's, the user's, or random ones."""
+    from specinspect.checkpoint.read import read_tensor
+
+    given = job.inputs.per_layer.get(layer.name)
+    return Probes(
+        job.settings.patterns,
+        job.settings.seed,
+        inputs=None if given is None else read_tensor(given),
+        outputs=job.inputs.outputs.get(layer.name),
     )
 
 

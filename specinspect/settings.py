@@ -25,6 +25,7 @@ _KINDS: Mapping[str, tuple[type, ...]] = {
     "activation": (str,),
     "model": (str, type(None)),
     "model_args": (str, type(None)),
+    "inputs": (str, type(None)),
     "patterns": (int,),
     "seed": (int,),
     "grid": (int,),
@@ -56,6 +57,8 @@ class Settings:
     """MODULE:FACTORY: code to run that builds the network, to read activations, strides and skips from."""
     model_args: str | None = None
     """JSON arguments of the factory."""
+    inputs: str | None = None
+    """File of the user's own inputs: arrays named after layers, or with `model` one batch."""
     rules: Sequence[Rule] = ()
     """What the user says about layers; the last rule that matches counts."""
     patterns: int = 8
@@ -110,6 +113,7 @@ class Settings:
             "activation": self.activation,
             "model": self.model,
             "model_args": self.model_args,
+            "inputs": self.inputs,
             "rules": [
                 {key: value for key, value in asdict(rule).items() if value is not None}
                 for rule in self.rules

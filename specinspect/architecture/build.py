@@ -22,11 +22,11 @@ from specinspect.checkpoint.text import quote
 from specinspect.errors import SettingsError
 
 
-def build_with_notes(spec: str, arguments: str | None = None) -> Built:
+def build_with_notes(spec: str, arguments: str | None = None, *, real: bool = False) -> Built:
     """Import MODULE:FACTORY and build the network, on the meta device where that works.
 
     A factory that needs real values is called again: with only its parameters on the meta device, then on
-    the CPU.
+    the CPU. With `real` it is built on the CPU at once, to be run.
 
     Raises:
         SettingsError: nothing there, it raised, or it made no nn.Module.
@@ -48,7 +48,7 @@ def build_with_notes(spec: str, arguments: str | None = None) -> Built:
                 f"found a {type(factory).__name__}",
                 _similar(factory_name, _callables(sys.modules[module_name])),
             )
-        made, note = _call(spec, factory, args, kwargs)
+        made, note = _call(spec, factory, args, kwargs, real=real)
     if not isinstance(made, nn.Module):
         raise SettingsError(
             f"expected {quote(spec)} to return an nn.Module, found a {type(made).__name__}",
@@ -151,17 +151,20 @@ def _similar(name: str, known: Sequence[str]) -> str:
     return f"did you mean {' or '.join(close)}?" if close else ""
 
 
-def _call(spec: str, factory: Callable[..., Any], args: list[Any], kwargs: dict[str, Any]) -> tuple[Any, str]:
+def _call(
+    spec: str, factory: Callable[..., Any], args: list[Any], kwargs: dict[str, Any], *, real: bool
+) -> tuple[Any, str]:
     """Try the ways that take no memory first. Return what was made, and a sentence if it took another way."""
     reason = ""
-    for where, note in (
+    ways: tuple[tuple[Callable[[], contextlib.AbstractContextManager[None]], str], ...] = (
         (_on_meta, ""),
         (_parameters_on_meta, ""),
         (contextlib.nullcontext, "the factory does not work on the meta device and was run on the CPU: {}"),
-    ):
+    )
+    for where, note in ways[2:] if real else ways:
         try:
             with where():
-                return factory(*args, **kwargs), note.format(reason)
+                return factory(*args, **kwargs), note.format(reason) if reason else ""
         except (Exception, SystemExit) as error:
             # Wrong arguments and the like fail in every way alike; the last, plainest one is reported.
             reason = reason or describe(error)

@@ -287,7 +287,9 @@ def _beside(root: Any, path: tuple[str, ...]) -> list[Skipped]:
             if following is None and _text(name) == part and is_container(child):
                 following = child
             elif is_tensor(child):
-                found.append(Skipped(lead + _text(name), "a tensor beside the chosen state dict", counted=False))
+                found.append(
+                    Skipped(lead + _text(name), "a tensor beside the chosen state dict", counted=False)
+                )
             elif is_container(child):
                 found += _skip(lead + _text(name), child, training=is_training_state(name, child))
         value, lead = following, f"{lead}{part}."

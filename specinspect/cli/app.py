@@ -88,6 +88,14 @@ Model = Annotated[
 ModelArgs = Annotated[
     str | None, typer.Option("--model-args", metavar="JSON", help="Arguments of the factory.")
 ]
+Inputs = Annotated[
+    str | None,
+    typer.Option(
+        "--inputs",
+        metavar="FILE",
+        help="Your own inputs: safetensors with an array per layer, or with --model one batch (.npy too).",
+    ),
+]
 ConfigFile = Annotated[
     str | None, typer.Option("--config", metavar="FILE", help="TOML with settings and per-layer rules.")
 ]
@@ -147,6 +155,7 @@ def report(
     grid: Grid = 16,
     model: Model = None,
     model_args: ModelArgs = None,
+    inputs: Inputs = None,
     config: ConfigFile = None,
     device: Device = "auto",
     jobs: Jobs = None,

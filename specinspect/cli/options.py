@@ -23,6 +23,7 @@ KNOWN: Mapping[str, type] = {
     "grid": int,
     "model": str,
     "model_args": str,
+    "inputs": str,
     "device": str,
     "jobs": int,
     "spectra": bool,

@@ -7,7 +7,7 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from specinspect.errors import LayerError, ResourceError
-from specinspect.layers.model import Layer, Product, Recipe, SpectralNorm, Stored, WeightNorm
+from specinspect.layers.model import ConvGeometry, Layer, Product, Recipe, SpectralNorm, Stored, WeightNorm
 from specinspect.maps.model import ConvolutionMap, DenseMap, LinearMap, LowRankMap
 
 if TYPE_CHECKING:
@@ -38,6 +38,14 @@ def grid_sides(layer: Layer, side: int) -> tuple[int, ...] | None:
             f"at most {MOST_POINTS:,} points are computed: choose a smaller --grid, or leave the layer out",
         )
     return tuple(sides)
+
+
+def low_padding(geometry: ConvGeometry) -> tuple[int, ...]:
+    """Return the zeros on the low side of each axis: half the kernel's reach where it is not known."""
+    if geometry.padding is not None:
+        return geometry.padding.value
+    reach = zip(geometry.dilation.value, geometry.kernel, strict=True)
+    return tuple(d * (k - 1) // 2 for d, k in reach)
 
 
 def build_weight_map(layer: Layer, read: Read, grid: int) -> LinearMap:
@@ -134,9 +142,5 @@ def _convolution(layer: Layer, weight: torch.Tensor, side: int) -> ConvolutionMa
             "correct the number of groups",
         )
     kernel = weight.reshape(groups, weight.shape[0] // groups, *weight.shape[1:])
-    if geometry.padding is not None:
-        padding = geometry.padding.value
-    else:
-        reach = zip(geometry.dilation.value, geometry.kernel, strict=True)
-        padding = tuple(d * (k - 1) // 2 for d, k in reach)
+    padding = low_padding(geometry)
     return ConvolutionMap(kernel, geometry.stride.value, geometry.dilation.value, grid, layer.dtype, padding)

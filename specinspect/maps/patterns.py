@@ -40,22 +40,12 @@ def probe_seed(seed: int, layer: str) -> int:
     )
 
 
-def sample_diagonals(
-    matrix: torch.Tensor,
-    bias: torch.Tensor | None,
-    affine: Affine | None,
-    activation: tuple[str, torch.Tensor],
-    patterns: int,
-    seed: int,
-) -> Diagonals:
-    """Return D at standard normal inputs x: φ′(z) with z = scale·(W x + b) + shift.
+def probe_outputs(matrix: torch.Tensor, patterns: int, seed: int) -> torch.Tensor:
+    """Return W x at standard normal inputs x, (patterns, out) float64.
 
     Args:
         matrix: (out, in) in any dtype; for a convolution the kernel with its taps flattened into `in`, so
             that x is one patch of independent pixels and D is per channel.
-        bias: (out,) or None.
-        affine: the normalisation in between, or None.
-        activation: canonical name, and its slope as a tensor that broadcasts against (patterns, out).
         patterns: how many.
         seed: of the probes; the same seed gives the same bytes.
     """
@@ -63,17 +53,34 @@ def sample_diagonals(
 
     generator = torch.Generator().manual_seed(seed)
     probes = torch.randn(patterns, matrix.shape[1], generator=generator, dtype=torch.float64)
-    z = torch.empty(patterns, matrix.shape[0], dtype=torch.float64)
+    return outputs_at(matrix, probes)
+
+
+def outputs_at(matrix: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
+    """Return W x for inputs (n, in) as (n, out) float64, a block of rows of W at a time."""
+    import torch
+
+    z = torch.empty(inputs.shape[0], matrix.shape[0], dtype=torch.float64)
     rows = max(1, (1 << 22) // matrix.shape[1])
     for start in range(0, matrix.shape[0], rows):
-        z[:, start : start + rows] = probes @ matrix[start : start + rows].to(torch.float64).cpu().T
-    if bias is not None:
-        z += bias.to(torch.float64)
-    if affine is not None:
-        z = affine.scale * z + affine.shift
+        z[:, start : start + rows] = inputs @ matrix[start : start + rows].to(torch.float64).cpu().T
+    return z
+
+
+def diagonals_at(
+    outputs: torch.Tensor, affine: Affine | None, activation: tuple[str, torch.Tensor]
+) -> Diagonals:
+    """Return D: φ′(z) with z = scale·output + shift, times that scale.
+
+    Args:
+        outputs: (patterns, out) float64: W x + b.
+        affine: the normalisation in between, or None.
+        activation: canonical name, and its slope as a tensor that broadcasts against (patterns, out).
+    """
+    z = outputs if affine is None else affine.scale * outputs + affine.shift
     name, slope = activation
     derivative = DERIVATIVES[name](z, slope)  # type: ignore[arg-type]
     smooth = not bool(((derivative == 0) | (derivative == 1)).all())
     active = (derivative.abs() > 0.5) if smooth else derivative != 0
     values = derivative if affine is None else derivative * affine.scale
-    return Diagonals(values, active.to(torch.float64).mean(1))
+    return Diagonals(values, active.double().mean(1))

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from specinspect.checkpoint.model import TensorInfo
+from specinspect.errors import SettingsError
 from specinspect.layers.model import Layer
 from specinspect.layers.vocabulary import SLOPES
 from specinspect.maps.activations import DERIVATIVES
-from specinspect.maps.build import Read
-from specinspect.maps.patterns import Affine, Diagonals, probe_seed, sample_diagonals
+from specinspect.maps.build import Read, low_padding
+from specinspect.maps.patterns import Affine, Diagonals, diagonals_at, outputs_at, probe_outputs, probe_seed
 
 if TYPE_CHECKING:
     import torch
@@ -38,18 +39,33 @@ def side_tensors(layer: Layer, tensors: Mapping[str, TensorInfo]) -> tuple[str, 
     return tuple(name for name in names if name is not None and name in tensors)
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Probes:
+    """At which inputs D is taken."""
+
+    patterns: int
+    seed: int
+    """The user's; each layer draws from its own stream."""
+    inputs: torch.Tensor | None = None
+    """(n, in), or (n, channels, *sides) for a convolution: the user's own, for this layer."""
+    outputs: torch.Tensor | None = None
+    """(n, out): what the layer put out, bias included, when the whole network was run."""
+
+
 def activated(
-    layer: Layer, kernel: torch.Tensor, read: Read, available: frozenset[str], patterns: int, seed: int
+    layer: Layer, kernel: torch.Tensor, read: Read, available: frozenset[str], probes: Probes
 ) -> Activated:
     """Sample D for a layer.
 
     Args:
         layer: its activation, normalisation and bias.
-        kernel: (out, in·taps), as `patterns.sample_diagonals` takes it.
+        kernel: (out, in·taps), as `patterns.probe_outputs` takes it.
         read: name → tensor.
         available: names that can be read.
-        patterns: how many samples.
-        seed: the user's; each layer draws from its own stream.
+        probes: how many samples, and where from.
+
+    Raises:
+        SettingsError: inputs of the wrong shape, or with NaN.
     """
     import torch
 
@@ -72,21 +88,84 @@ def activated(
         stored = read(layer.activation.parameter).to(torch.float64).flatten()
         if len(stored) in {1, out}:
             slopes = stored
-    bias = None
-    if layer.bias in available and layer.bias is not None:
-        stored = read(layer.bias).flatten()
-        if layer.bias_rows is not None:
-            stored = torch.cat([stored[start:stop] for start, stop in layer.bias_rows])
-        bias = stored if len(stored) == out else None
     if name == "identity":
-        patterns = 1  # the folded normalisation alone: the same at every input
+        outputs = torch.zeros(1, out, dtype=torch.float64)  # the folded normalisation alone: D is S
+    elif probes.outputs is not None:
+        outputs = probes.outputs
     else:
-        assumptions.append("D sampled at standard normal inputs")
-    seeded = probe_seed(seed, layer.name)
-    diagonals = sample_diagonals(kernel, bias, affine, (name, slopes), patterns, seeded)
+        outputs = _own_outputs(layer, kernel, probes)
+        if probes.inputs is None:
+            assumptions.append("D sampled at standard normal inputs")
+        bias = _bias(layer, out, read, available)
+        outputs = outputs if bias is None else outputs + bias
+    diagonals = diagonals_at(outputs, affine, (name, slopes))
     if not bool(diagonals.values.isfinite().all()):
         return Activated(None, tuple(assumptions), "NaN or infinite values in its bias or normalisation")
     return Activated(diagonals, tuple(assumptions))
+
+
+def _bias(layer: Layer, out: int, read: Read, available: frozenset[str]) -> torch.Tensor | None:
+    import torch
+
+    if layer.bias is None or layer.bias not in available:
+        return None
+    stored = read(layer.bias).flatten()
+    if layer.bias_rows is not None:
+        stored = torch.cat([stored[start:stop] for start, stop in layer.bias_rows])
+    return stored.to(torch.float64) if len(stored) == out else None
+
+
+def _own_outputs(layer: Layer, kernel: torch.Tensor, probes: Probes) -> torch.Tensor:
+    """Return W x, (patterns, out), at random inputs or at the user's."""
+    import torch
+
+    seed = probe_seed(probes.seed, layer.name)
+    if probes.inputs is None:
+        return probe_outputs(kernel, probes.patterns, seed)
+    inputs = probes.inputs.to(torch.float64)
+    expected = f"(n, {layer.matrix_shape[1]}{', *sides' if layer.conv is not None else ''})"
+    axes = 2 if layer.conv is None else 2 + len(layer.conv.kernel)
+    if inputs.ndim != axes or inputs.shape[1] != layer.matrix_shape[1] or not inputs.shape[0]:
+        raise SettingsError(
+            f"--inputs: layer {layer.name!r}: expected an array of shape {expected}, "
+            f"got {tuple(inputs.shape)}"
+        )
+    if not bool(inputs.isfinite().all()):
+        raise SettingsError(f"--inputs: layer {layer.name!r}: NaN or infinite values in the inputs")
+    generator = torch.Generator().manual_seed(seed)
+    if layer.conv is None:
+        rows = inputs
+        if len(rows) > probes.patterns:
+            rows = rows[torch.randperm(len(rows), generator=generator)[: probes.patterns]]
+        return outputs_at(kernel, rows)
+    if layer.conv.transposed:
+        raise SettingsError(f"--inputs: layer {layer.name!r}: not supported for a transposed convolution")
+    images = _convolve(layer, kernel, inputs).movedim(1, -1).flatten(0, -2)
+    return images[torch.randint(len(images), (probes.patterns,), generator=generator)]
+
+
+def _convolve(layer: Layer, kernel: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
+    """Return the layer's own convolution, without bias, of (n, channels, *sides)."""
+    from torch.nn import functional
+
+    geometry = layer.conv
+    if geometry is None:
+        raise AssertionError("only called for convolutions")
+    weight = kernel.to(inputs.dtype).cpu().reshape(kernel.shape[0], -1, *geometry.kernel)
+    try:
+        convolve = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}[len(geometry.kernel)]
+        return convolve(
+            inputs,
+            weight,
+            stride=geometry.stride.value,
+            padding=low_padding(geometry),
+            dilation=geometry.dilation.value,
+            groups=geometry.groups.value,
+        )
+    except RuntimeError as error:
+        raise SettingsError(
+            f"--inputs: layer {layer.name!r}: inputs of {tuple(inputs.shape)} are too small for its kernel"
+        ) from error
 
 
 def _batch_norm(name: str, eps: float, out: int, read: Read, available: frozenset[str]) -> Affine | None:

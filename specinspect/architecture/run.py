@@ -1,0 +1,83 @@
+"""Real inputs through a real network: what each layer puts out, from which D is the network's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+
+from specinspect.architecture.build import build_with_notes
+from specinspect.architecture.text import describe
+from specinspect.checkpoint.text import quote
+from specinspect.errors import SettingsError
+
+
+def layer_outputs(
+    spec: str,
+    arguments: str | None,
+    state: Mapping[str, Callable[[], torch.Tensor]],
+    layers: Iterable[str],
+    inputs: torch.Tensor,
+    samples: int,
+    seed: int,
+) -> dict[str, torch.Tensor]:
+    """Run the network in eval mode and return samples of what its layers put out.
+
+    Args:
+        spec: MODULE:FACTORY, whose code is run.
+        arguments: JSON arguments of the factory.
+        state: tensor name → a function that reads it, under the checkpoint's names.
+        layers: module paths to listen to; those that the network does not call are left out.
+        inputs: a batch, as the network's forward takes it.
+        samples: how many positions (of batch, sequence or image) to keep per layer.
+        seed: decides which.
+
+    Returns:
+        Layer → (samples, out) float64: its outputs, bias included.
+
+    Raises:
+        SettingsError: the network cannot be built, loaded or run.
+    """
+    module = build_with_notes(spec, arguments, real=True).module
+    own = module.state_dict()
+    try:
+        module.load_state_dict({name: state[name]() for name in own if name in state}, strict=False)
+        module.eval()
+        kept: dict[str, torch.Tensor] = {}
+        paths = dict(module.named_modules())
+        generator = torch.Generator().manual_seed(seed)
+        for name in layers:
+            if name in paths:
+                paths[name].register_forward_hook(partial(_keep, kept, name, samples, generator))
+        parameter = next(iter(module.parameters()), None)
+        floating = inputs.is_floating_point() and parameter is not None
+        with torch.inference_mode():
+            module(inputs.to(parameter.dtype) if floating and parameter is not None else inputs)
+    except (Exception, SystemExit) as error:
+        raise SettingsError(
+            f"--inputs: running {quote(spec)} on shape {tuple(inputs.shape)} raised {describe(error)}",
+            "the file must hold one batch as the network's forward takes it",
+        ) from None
+    return kept
+
+
+def _keep(
+    kept: dict[str, torch.Tensor],
+    name: str,
+    samples: int,
+    generator: torch.Generator,
+    module: nn.Module,
+    _inputs: Any,
+    output: Any,
+) -> None:
+    if name in kept or not isinstance(output, torch.Tensor):
+        return
+    # Channels of a convolution come second, features of anything else last.
+    convolution = hasattr(module, "kernel_size")
+    rows = output.movedim(1, -1) if convolution and output.ndim > 2 else output
+    rows = rows.reshape(-1, rows.shape[-1])
+    chosen = torch.randint(len(rows), (samples,), generator=generator)
+    kept[name] = rows[chosen].to(torch.float64).cpu()

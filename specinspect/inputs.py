@@ -1,0 +1,114 @@
+"""The user's own inputs: where D is taken instead of at random ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from specinspect.checkpoint import Checkpoint, TensorInfo, open_checkpoint
+from specinspect.errors import SettingsError
+from specinspect.layers.model import Layer
+from specinspect.settings import Settings
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What is known of the points at which D is wanted; empty for random ones."""
+
+    per_layer: Mapping[str, TensorInfo] = field(default_factory=dict)
+    """Layer → its inputs, still in the file."""
+    outputs: Mapping[str, torch.Tensor] = field(default_factory=dict)
+    """Layer → (n, out) samples of what it put out when the network was run."""
+    notices: tuple[str, ...] = ()
+
+
+NO_INPUTS = Inputs()
+"""D is taken at random inputs."""
+
+
+def read_inputs(settings: Settings, checkpoint: Checkpoint, layers: Sequence[Layer]) -> Inputs:
+    """Open --inputs: one array per layer, or one batch that flows through --model.
+
+    Raises:
+        SettingsError: not readable, no array for any layer, or a network that does not take it.
+    """
+    if settings.inputs is None:
+        return NO_INPUTS
+    if settings.model is not None:
+        return _through_the_model(settings, checkpoint, layers)
+    if _is_npy(settings.inputs):
+        raise SettingsError(
+            "--inputs: a .npy file holds one batch, which needs the network to flow through",
+            "give --model, or a safetensors file with one array per layer name",
+        )
+    tensors = open_checkpoint(settings.inputs).tensors
+    names = {layer.name for layer in layers}
+    found = {name: info for name, info in tensors.items() if name in names}
+    unknown = [name for name in tensors if name not in names]
+    if not found:
+        close = get_close_matches(unknown[0], names, n=1) if unknown else []
+        raise SettingsError(
+            f"--inputs: expected arrays named after layers, found {', '.join(map(repr, unknown[:3]))}",
+            f"did you mean {close[0]!r}?" if close else "",
+        )
+    notices = (f"--inputs: no layer is called {', '.join(map(repr, unknown[:3]))}",) if unknown else ()
+    return Inputs(found, notices=notices)
+
+
+def _through_the_model(settings: Settings, checkpoint: Checkpoint, layers: Sequence[Layer]) -> Inputs:
+    import torch
+
+    from specinspect.architecture.run import layer_outputs
+
+    batch = _batch(settings.inputs or "")
+    if batch.is_floating_point() and not bool(torch.isfinite(batch).all()):
+        raise SettingsError("--inputs: NaN or infinite values in the inputs")
+    outputs = layer_outputs(
+        settings.model or "",
+        settings.model_args,
+        {name: lambda name=name: checkpoint.read(name) for name in checkpoint.tensors},  # type: ignore[misc]
+        [layer.name for layer in layers],
+        batch,
+        settings.patterns,
+        settings.seed,
+    )
+    missing = [layer.name for layer in layers if layer.name not in outputs]
+    notices = (
+        (f"--inputs: {len(missing)} layers are no modules that the network calls: random inputs there",)
+        if missing
+        else ()
+    )
+    return Inputs(outputs=outputs, notices=notices)
+
+
+def _is_npy(path: str) -> bool:
+    try:
+        with Path(path).open("rb") as file:
+            return file.read(6) == b"\x93NUMPY"
+    except OSError as error:
+        raise SettingsError(f"--inputs: cannot read {path!r}: {error.strerror}") from error
+
+
+def _batch(path: str) -> torch.Tensor:
+    """Return the one array of a file, without running anything from it."""
+    import numpy as np
+    import torch
+
+    if not _is_npy(path):
+        opened = open_checkpoint(path)
+        if len(opened.tensors) != 1:
+            raise SettingsError(
+                f"--inputs: expected one array to feed the model, found {len(opened.tensors)} in {path!r}"
+            )
+        return opened.read(next(iter(opened.tensors))).clone()
+    try:
+        array = np.load(path, allow_pickle=False)
+        return torch.from_numpy(np.ascontiguousarray(array))
+    except (OSError, ValueError, TypeError) as error:
+        raise SettingsError(f"--inputs: {path!r} is no .npy array of numbers: {error}") from error
