@@ -305,6 +305,8 @@ class _Product:
     """Channels that are not exactly zero between the matrices, and at both ends."""
     aliases_at: list[int]
     """Input frequencies that are still apart there."""
+    read: list[int]
+    """Most that a strided convolution can pass on, since it skips pixels."""
     stage: list[int]
     """Which stage each matrix comes from."""
     peaks: list[float]
@@ -318,7 +320,7 @@ class _Product:
     def rank(self) -> int:
         """Return the largest rank that exact zeros and narrow places leave."""
         places = zip(self.alive, self.aliases_at, strict=True)
-        return min(int(alive.sum()) * count for alive, count in places)
+        return min([int(alive.sum()) * count for alive, count in places] + self.read)
 
     def right(self, stop: int) -> Tensor:
         """Return the product of the first `stop` matrices, at least `fold` of them, aliases side by side."""
@@ -365,6 +367,7 @@ def _product(found: Sequence[Piece], chunk: _Chunk, symbols: dict[int, Tensor]) 
     alive: list[Tensor] = []
     aliases_at: list[int] = []
     peaks: list[float] = []
+    read: list[int] = []
     before: Tensor | None = None
     for i, piece in enumerate(found):
         if isinstance(piece, Diagonal):
@@ -380,13 +383,12 @@ def _product(found: Sequence[Piece], chunk: _Chunk, symbols: dict[int, Tensor]) 
             matrix, support = piece.matrix[None], piece.matrix != 0
         else:
             if i not in symbols:
-                if chunk.turns is None:
-                    raise AssertionError("a convolution needs a grid")
-                turns = (chunk.turns if i <= last else chunk.turns[:, :1]).flatten(0, 1) * passed
-                symbols[i] = piece.symbol(turns.to(piece.kernel.device))
+                symbols[i] = _symbol(piece, chunk, passed, apart=i <= last)
             passed = passed * torch.tensor(piece.stride)
             left //= prod(piece.stride)
             matrix, support = symbols[i], _support(piece)
+            seen = prod(map(min, piece.kernel.shape[3:], piece.stride))
+            read.append(int(support.any(0).sum()) * seen * left)
         peak = 1.0
         if before is not None:
             matrix, support = matrix * before, support & (before != 0)
@@ -403,7 +405,18 @@ def _product(found: Sequence[Piece], chunk: _Chunk, symbols: dict[int, Tensor]) 
     fold = sum(1 for i in linear if i <= last)
     if any(matrix.is_complex() for matrix in matrices):
         matrices = [matrix.to(torch.complex128) for matrix in matrices]
-    return _Product(matrices, fold, chunk.size, chunk.aliases, alive, aliases_at, linear, peaks)
+    return _Product(matrices, fold, chunk.size, chunk.aliases, alive, aliases_at, read, linear, peaks)
+
+
+def _symbol(kernel: Kernel, chunk: _Chunk, passed: Tensor, *, apart: bool) -> Tensor:
+    """Return a convolution's symbols, at all input frequencies or once for those that fold together.
+
+    `passed` is the product of the strides before it, per axis.
+    """
+    if chunk.turns is None:
+        raise AssertionError("a convolution needs a grid")
+    turns = (chunk.turns if apart else chunk.turns[:, :1]).flatten(0, 1) * passed
+    return kernel.symbol(turns.to(kernel.kernel.device))
 
 
 def _support(piece: Kernel) -> Tensor:
@@ -500,10 +513,10 @@ def _by_frequency(question: _Question, at: Sequence[Tensor]) -> tuple[list[Spect
     shortcut_floors = _Floors()
     for chunk in _chunks(branch, _bytes_each(found[0], beside, branch), plan):
         symbols: dict[int, Tensor] = {}
-        shortcut: Tensor | RectangularIdentity | None = RectangularIdentity() if question.with_skip else None
+        shortcut: _Beside | RectangularIdentity | None = RectangularIdentity() if question.with_skip else None
         if beside:
             side = _product(beside, chunk, {})
-            shortcut = side.right(len(side.matrices))
+            shortcut = _Beside.of(side)
             if floors is None and branch.shortcut is not None:
                 shortcut_floors = _Floors.of(side, branch.shortcut, still, 0)
         for p in range(n):
@@ -541,10 +554,32 @@ def _bytes_each(found: Sequence[Piece], beside: Sequence[Piece], branch: Branch)
     return 16 * max(1, entries * ratio)
 
 
+@dataclass(slots=True, eq=False)
+class _Beside:
+    """A shortcut that is written out."""
+
+    matrices: Tensor
+    """(frequencies, out, in)."""
+    rank: int
+    """At most, by its exact zeros and narrow places."""
+    _factors: tuple[Tensor, Tensor] | None = None
+
+    @classmethod
+    def of(cls, product: _Product) -> _Beside:
+        return cls(product.right(len(product.matrices)), min(product.rank(), *product.shape))
+
+    def factors(self) -> tuple[Tensor, Tensor]:
+        """Return A as (out × rank) times (rank × in)."""
+        if self._factors is None:
+            u, s, vh = torch.linalg.svd(self.matrices, full_matrices=False)
+            self._factors = u[..., : self.rank] * s[:, None, : self.rank], vh[:, : self.rank]
+        return self._factors
+
+
 def _solve(
     question: _Question,
     product: _Product,
-    shortcut: Tensor | RectangularIdentity | None,
+    shortcut: _Beside | RectangularIdentity | None,
     multiplicity: Tensor,
     chain: _Values,
     skip: _Values,
@@ -553,7 +588,8 @@ def _solve(
 
     Where a narrow place limits the rank to r, J = UV with r columns in U: its singular values are those of
     R_U·R_Vᴴ, and beside an identity all but 2r values are |ρ|, since ρI + βJ leaves the span of U and Vᴴ
-    and its complement to themselves.
+    and its complement to themselves. Beside a shortcut of low rank, such as a strided 1×1 convolution that
+    skips pixels, the factors of both stand side by side.
     """
     rank, place = product.rank(), product.narrowest()
     last = len(product.matrices)
@@ -593,11 +629,20 @@ def _solve(
         )
         skip.add(solution, multiplicity, 2 * r, (abs(rho), rows - 2 * r))
         return
-    family = _family(j, shortcut, weight)
+    together = min(rows, columns)
+    if isinstance(shortcut, _Beside):
+        together = min(together, shortcut.rank + rank)
+        if u is not None and v is not None and shortcut.rank + r < min(rows, columns):
+            left, right = shortcut.factors()
+            whole = _triangle(torch.cat([beta * u, rho * left], -1))
+            solution = singular_values(Batch(whole @ _triangle(torch.cat([v, right], -2).mH).mH))
+            skip.add(solution, multiplicity, together)
+            return
+    family = _family(j, shortcut.matrices if isinstance(shortcut, _Beside) else shortcut, weight)
     if place is None:
         chain.add(family.weight, multiplicity, rank)
     if question.with_skip:
-        skip.add(family.skip(rho, beta), multiplicity, min(rows, columns))
+        skip.add(family.skip(rho, beta), multiplicity, together)
 
 
 def _triangle(matrices: Tensor) -> Tensor:
