@@ -332,10 +332,11 @@ def _result(
     import torch
 
     from specinspect.spectra.activated import Question, kernel_matrix, measure_maps
+    from specinspect.spectra.curve import BETAS, skip_curve
 
     start = time.perf_counter()
     settings = job.settings
-    maps, tau = {"weight": weight.spectrum}, None
+    maps, tau, curve = {"weight": weight.spectrum}, None, None
     assumptions = [*layer.assumptions, *_grid_assumptions(layer, settings.grid)]
     notes = [*weight.notes, *((notice,) if notice else ())]
     if set(settings.maps) != {"weight"} and layer.kind not in {"embedding", "lora"}:
@@ -346,6 +347,8 @@ def _result(
                 d = activated(layer, kernel, job.read, frozenset(job.tensors), _probes(job, layer))
             question = Question(settings.rho, settings.beta, layer.skip.kind, d.diagonals)
             answer = measure_maps(linear, weight.spectrum, question, plan, keep_values=settings.spectra)
+            if settings.curve:
+                curve = skip_curve(linear, layer.skip.kind, settings.rho, BETAS, plan)
         unknown = {"chain", "skip_chain"} if d.bad else set()
         maps |= {name: found for name, found in answer.maps.items() if name not in unknown}
         tau = answer.tau
@@ -357,6 +360,7 @@ def _result(
         shared + time.perf_counter() - start,
         grid=grid_sides(layer, settings.grid),
         tau=tau,
+        skip_curve=curve,
         assumptions=tuple(dict.fromkeys(assumptions)),
         notes=tuple(notes),
     )

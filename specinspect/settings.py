@@ -32,6 +32,7 @@ _KINDS: Mapping[str, tuple[type, ...]] = {
     "device": (str,),
     "jobs": (int, type(None)),
     "spectra": (bool,),
+    "curve": (bool,),
 }
 
 
@@ -64,6 +65,8 @@ class Settings:
     patterns: int = 8
     """Sampled activation regions per layer."""
     seed: int = 0
+    curve: bool = False
+    """Also compute the extremes of ρI + βW for β from 0 to 2."""
     grid: int = 16
     """Side of the periodic grid for convolutions."""
     device: str = "auto"
@@ -120,6 +123,7 @@ class Settings:
             ],
             "patterns": self.patterns,
             "seed": self.seed,
+            "curve": self.curve,
             "grid": self.grid,
             "device": device,
             "spectra": self.spectra,

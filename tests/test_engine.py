@@ -381,3 +381,14 @@ def test_settings_of_the_wrong_type(bad: dict[str, object]) -> None:
 def test_a_grid_that_is_too_fine_is_refused() -> None:
     with pytest.raises(ResourceError, match="too fine"):
         inspect({"c.weight": torch.randn(2, 2, 3, 3)}, grid=2000)
+
+
+def test_the_curve_along_beta_on_request() -> None:
+    weight = torch.randn(12, 12, dtype=torch.float64)
+    assert inspect({"a.weight": weight}).layers[0].skip_curve is None
+    curve = inspect({"a.weight": weight}, curve=True, rho=0.5).layers[0].skip_curve
+    assert curve is not None
+    assert (len(curve.beta), curve.beta[0], curve.beta[-1]) == (33, 0.0, 2.0)
+    for beta, high, low in zip(curve.beta, curve.sigma_max, curve.sigma_min, strict=True):
+        truth = np.linalg.svd(0.5 * np.eye(12) + beta * weight.numpy(), compute_uv=False)
+        assert (high, low) == (pytest.approx(truth[0], rel=1e-6), pytest.approx(truth[-1], rel=1e-6))

@@ -76,6 +76,10 @@ Patterns = Annotated[
     int, typer.Option("--patterns", metavar="N", help="Sampled activation regions per layer.")
 ]
 Seed = Annotated[int, typer.Option("--seed", metavar="N", help="Of the sampled inputs.")]
+Curve = Annotated[
+    bool,
+    typer.Option("--curve", help="Also the extremes of rho I + beta W for beta from 0 to 2 (in the JSON)."),
+]
 Grid = Annotated[int, typer.Option("--grid", metavar="N", help="Convolutions: side of the periodic grid.")]
 Model = Annotated[
     str | None,
@@ -152,6 +156,7 @@ def report(
     activation: Activation = "auto",
     patterns: Patterns = 8,
     seed: Seed = 0,
+    curve: Curve = False,
     grid: Grid = 16,
     model: Model = None,
     model_args: ModelArgs = None,

@@ -20,6 +20,7 @@ KNOWN: Mapping[str, type] = {
     "activation": str,
     "patterns": int,
     "seed": int,
+    "curve": bool,
     "grid": int,
     "model": str,
     "model_args": str,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from specinspect.report.model import SCHEMA_VERSION
@@ -150,6 +150,8 @@ def _layer(result: LayerResult) -> dict[str, Any]:
     if result.tau is not None:
         data["tau"] = {"min": _plain(result.tau.min), "max": _plain(result.tau.max)}
     data["maps"] = {name: _spectrum(spectrum) for name, spectrum in result.maps.items()}
+    if result.skip_curve is not None:
+        data["skip_curve"] = _plain(asdict(result.skip_curve))
     data["seconds"] = _plain(result.seconds)
     return data
 

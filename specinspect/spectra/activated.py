@@ -70,7 +70,11 @@ def measure_maps(
         names = ("chain",) if question.shortcut == "none" else ("chain", "skip", "skip_chain")
         return Answer(dict.fromkeys(names, weight) if weight.nonfinite else {}, None)
     collected = _Collection(_without_dead_outputs(linear, question))
-    batches = _dense(linear, plan) if isinstance(linear, DenseMap) else _fourier(linear, question, plan)
+    batches = (
+        dense_batches(linear, plan)
+        if isinstance(linear, DenseMap)
+        else fourier_batches(linear, question, plan)
+    )
     for batch in batches:
         collected.add(batch)
     return collected.answer(weight, plan, keep_values)
@@ -87,7 +91,7 @@ def _without_dead_outputs(linear: LinearMap, question: Question) -> Question:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Batch:
+class LayerBatch:
     """Matrices (batch, out, in) of a layer times `scale`, and which of its outputs they have."""
 
     matrices: torch.Tensor
@@ -100,15 +104,15 @@ class _Batch:
     """Whether the map goes from a space to itself, so that M + Mᵀ means something."""
 
 
-def _dense(dense: DenseMap, plan: Plan) -> Iterator[_Batch]:
+def dense_batches(dense: DenseMap, plan: Plan) -> Iterator[LayerBatch]:
     matrix = dense.matrix.to(plan.device).to(torch.float64)
     scale = harmless_scale(float(matrix.abs().max()))
     matrix = matrix * scale if scale != 1.0 else matrix
     once, outputs = torch.ones(1, dtype=torch.int64), torch.arange(len(matrix))
-    yield _Batch(matrix[None], None, once, scale, outputs, square=len(matrix) == matrix.shape[1])
+    yield LayerBatch(matrix[None], None, once, scale, outputs, square=len(matrix) == matrix.shape[1])
 
 
-def _fourier(convolution: ConvolutionMap, question: Question, plan: Plan) -> Iterator[_Batch]:
+def fourier_batches(convolution: ConvolutionMap, question: Question, plan: Plan) -> Iterator[LayerBatch]:
     kernel = convolution.kernel.to(plan.device).to(torch.float64)
     scale = harmless_scale(float(kernel.abs().max()))
     kernel = kernel * scale if scale != 1.0 else kernel
@@ -124,7 +128,7 @@ def _fourier(convolution: ConvolutionMap, question: Question, plan: Plan) -> Ite
         ):
             mine = outputs[part]
             chosen = mine.repeat(len(batch.blocks) // len(mine), 1) if out == 1 else mine[0]
-            yield _Batch(batch.blocks, batch.shortcut, batch.multiplicity, scale, chosen, square)
+            yield LayerBatch(batch.blocks, batch.shortcut, batch.multiplicity, scale, chosen, square)
 
 
 @dataclass(slots=True)
@@ -136,7 +140,7 @@ class _Values:
     lowest: float = float("inf")
     floor: float = 0.0
 
-    def add(self, solution: Solution, batch: _Batch) -> None:
+    def add(self, solution: Solution, batch: LayerBatch) -> None:
         values = solution.values / batch.scale
         member = int(values[:, -1].argmin())
         low = float(values[member, -1])
@@ -157,7 +161,7 @@ class _Collection:
         self.skip_chain = [_Values() for _ in range(self.patterns)]
         self.tau: list[tuple[float, float]] = []
 
-    def add(self, batch: _Batch) -> None:
+    def add(self, batch: LayerBatch) -> None:
         """Solve all maps of one batch."""
         q = self.question
         with_skip = q.shortcut != "none"

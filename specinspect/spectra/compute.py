@@ -233,7 +233,7 @@ def _convolution(convolution: ConvolutionMap, plan: Plan, keep_values: bool) -> 
     spectrum = summarise(
         np.concatenate([np.sort(computed)[::-1], np.zeros(zeros)]),
         structural_zeros=zeros,
-        storage_floor=_kernel_floor(found, kernel, aliases),
+        storage_floor=kernel_floor(found, kernel, aliases),
         computation_floor=floor / scale,
         method=f"Fourier blocks, {hardest(methods)}, float64" if values else "exact",
         device=plan.device,
@@ -245,7 +245,7 @@ def _convolution(convolution: ConvolutionMap, plan: Plan, keep_values: bool) -> 
     return Measured(spectrum, notes)
 
 
-def _kernel_floor(found: Scan, kernel: torch.Tensor, aliases: int) -> float:
+def kernel_floor(found: Scan, kernel: torch.Tensor, aliases: int) -> float:
     """Return the storage floor of a block of the operator.
 
     An entry of a Fourier block sums the rounding errors of all taps; the aliases, side by side, share a

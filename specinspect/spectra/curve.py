@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from specinspect.maps.model import ConvolutionMap, DenseMap, LinearMap
-from specinspect.spectra.activated import Question, _Batch, _dense, _fourier, kernel_matrix
-from specinspect.spectra.compute import _kernel_floor
+from specinspect.spectra.activated import Question, LayerBatch, dense_batches, fourier_batches, kernel_matrix
+from specinspect.spectra.compute import kernel_floor
 from specinspect.spectra.extremes import Extremes, skip_extremes
 from specinspect.spectra.family import Family, RectangularIdentity
 from specinspect.spectra.model import SkipCurve
@@ -68,24 +68,24 @@ def skip_curve(
     )
 
 
-def _batches(linear: LinearMap, shortcut: str, plan: Plan) -> Iterator[tuple[_Batch, bool]]:
+def _batches(linear: LinearMap, shortcut: str, plan: Plan) -> Iterator[tuple[LayerBatch, bool]]:
     """Yield the layer's matrices, and whether A is an isometry or the adjoint of one (MATH R33)."""
     if isinstance(linear, DenseMap):
-        for batch in _dense(linear, plan):
+        for batch in dense_batches(linear, plan):
             yield batch, True
     elif isinstance(linear, ConvolutionMap):
         out, inn = linear.kernel.shape[1:3]
-        for batch in _fourier(linear, Question(1.0, 1.0, shortcut, None), plan):
+        for batch in fourier_batches(linear, Question(1.0, 1.0, shortcut, None), plan):
             yield batch, batch.shortcut is None or out <= inn
 
 
 def _storage_floor(linear: LinearMap, found: Scan) -> float:
     if isinstance(linear, ConvolutionMap):
-        return _kernel_floor(found, linear.kernel, linear.aliases)
+        return kernel_floor(found, linear.kernel, linear.aliases)
     return found.floor
 
 
-def _extremes(batch: _Batch, isometric: bool, rho: float, betas: Sequence[float]) -> Extremes:
+def _extremes(batch: LayerBatch, isometric: bool, rho: float, betas: Sequence[float]) -> Extremes:
     """Return the extremes over the members of one batch, in the layer's own scale."""
     high, low, floor = np.zeros(len(betas)), np.zeros(len(betas)), np.zeros(len(betas))
     known = np.array([beta == 0 and (isometric or rho == 0) for beta in betas], dtype=bool)
@@ -100,7 +100,7 @@ def _extremes(batch: _Batch, isometric: bool, rho: float, betas: Sequence[float]
     return Extremes(high, low, floor)
 
 
-def _scaled_extremes(batch: _Batch, rho: float, betas: Sequence[float]) -> Extremes:
+def _scaled_extremes(batch: LayerBatch, rho: float, betas: Sequence[float]) -> Extremes:
     m, a = batch.matrices, batch.shortcut
     if rho == 0:
         weight = singular_values(Batch(m))
