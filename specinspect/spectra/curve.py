@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from specinspect.maps.model import ConvolutionMap, DenseMap, LinearMap
-from specinspect.spectra.activated import Question, LayerBatch, dense_batches, fourier_batches, kernel_matrix
+from specinspect.spectra.activated import LayerBatch, Question, dense_batches, fourier_batches, kernel_matrix
 from specinspect.spectra.compute import kernel_floor
 from specinspect.spectra.extremes import Extremes, skip_extremes
 from specinspect.spectra.family import Family, RectangularIdentity

@@ -113,7 +113,8 @@ def _by_lu(m: torch.Tensor, rho: float, beta: float, high: float) -> tuple[float
     n = m.shape[1]
     matrix = beta * m
     matrix.diagonal().add_(rho)
-    lu, pivots, info = torch.linalg.lu_factor_ex(matrix)
+    # The transposed one has the same singular values and lies in memory as LAPACK wants it.
+    lu, pivots, info = torch.linalg.lu_factor_ex(matrix.mT)
     if int(info):
         return None
 

@@ -5,7 +5,7 @@
 - the full `report --json` (four maps, eight patterns) against `report --json --maps weight`, whole processes
   in turn: at most 3;
 - the curve of ρI+βW at 33 β for a 1024 × 1024 layer against its weight's own spectrum (Gram matrix and
-  eigvalsh in float64): at most 8, for weights of three sizes, which decide where the curve comes near singular.
+  eigvalsh in float64): at most 8, for three sizes of weights, since those decide where it is near singular.
 
 Each ratio is the median over the runs of two timings taken one after the other.
 """
