@@ -6,6 +6,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import groupby
 from math import prod
@@ -16,6 +17,7 @@ from specinspect.checkpoint import Checkpoint, TensorInfo, from_module, from_sta
 from specinspect.errors import LayerError, ResourceError, SettingsError, SpecinspectError
 from specinspect.inputs import NO_INPUTS, Inputs, read_inputs
 from specinspect.layers import Discovery, discover, select
+from specinspect.layers.blocks import Block, BlockDiscovery, block_tensors, compose, discover_blocks
 from specinspect.layers.facts import apply_facts, with_architecture
 from specinspect.layers.model import Activation, Layer, Stored
 from specinspect.layers.rules import unmatched_rules
@@ -30,6 +32,7 @@ from specinspect.spectra.plan import Plan, available_memory, choose_plan, defaul
 if TYPE_CHECKING:
     import torch
 
+    from specinspect.spectra.blocks import BlockResult
     from specinspect.spectra.compute import Measured
 
     Source = str | os.PathLike[str] | Mapping[str, torch.Tensor] | torch.nn.Module | Checkpoint
@@ -73,6 +76,10 @@ class Inspection:
     discovery: Discovery
     settings: Settings
     inputs: Inputs
+    layers: tuple[Layer, ...]
+    """All of the checkpoint's, of which `discovery` may be a selection."""
+    blocks: tuple[Block, ...] = ()
+    """Measured after the layers."""
     notices: tuple[str, ...] = ()
     """What tracing could not follow, and rules that match nothing."""
 
@@ -100,10 +107,42 @@ def open_source(source: Source, settings: Settings) -> Inspection:
         *(architecture.notes if architecture is not None else ()),
         *unmatched_rules(discovery.layers, settings.rules),
     )
+    everything = discovery
     if settings.layers or settings.exclude:
         discovery = select(discovery, settings.layers, settings.exclude)
     inputs = read_inputs(settings, checkpoint, discovery.layers)
-    return Inspection(checkpoint, discovery, settings, inputs, (*notices, *inputs.notices))
+    blocks = _blocks(everything, discovery, checkpoint, architecture, settings)
+    return Inspection(
+        checkpoint,
+        replace(discovery, skipped=(*discovery.skipped, *blocks.skipped)),
+        settings,
+        inputs,
+        everything.layers,
+        blocks.blocks,
+        (*notices, *inputs.notices),
+    )
+
+
+def _blocks(
+    everything: Discovery,
+    selected: Discovery,
+    checkpoint: Checkpoint,
+    architecture: Architecture | None,
+    settings: Settings,
+) -> BlockDiscovery:
+    """Find the blocks whose layers are all selected, and those that the user composed."""
+    composed = tuple(compose(text, everything.layers) for text in settings.compose)
+    if not settings.blocks or set(settings.maps) == {"weight"}:
+        return BlockDiscovery(composed)
+    found = discover_blocks(
+        everything.layers,
+        architecture=architecture,
+        config=checkpoint.config,
+        tensors=checkpoint.tensors,
+    )
+    names = {layer.name for layer in selected.layers}
+    blocks = tuple(b for b in found.blocks if names.issuperset((*b.layers, *b.shortcut_layers)))
+    return BlockDiscovery((*blocks, *composed), found.skipped)
 
 
 def _without_activation(layer: Layer) -> Layer:
@@ -201,9 +240,78 @@ def report(
         inspection.settings.deciding(plan.device),
         [results[i] for i in range(len(results))],
         inspection.discovery.skipped,
+        blocks=_measured_blocks(inspection, plan, executor),
         notices=(*inspection.notices, *plan.notices),
         seconds=time.perf_counter() - start,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class BlockJob:
+    """One block to be measured: plain data."""
+
+    block: Block
+    layers: Mapping[str, Layer]
+    tensors: Mapping[str, TensorInfo]
+    settings: Settings
+    plan: Plan
+
+    def read(self, name: str) -> torch.Tensor:
+        """Return one of the tensors, mapped."""
+        from specinspect.checkpoint.read import read_tensor
+
+        return read_tensor(self.tensors[name])
+
+
+def run_block(job: BlockJob) -> BlockResult:
+    """Measure one block.
+
+    Raises:
+        SpecinspectError: its tensors do not fit together, or there is no memory for it.
+    """
+    import torch
+
+    from specinspect.spectra.blocks import affordable_grid, measure_block
+
+    settings = job.settings
+    with _named_errors(job.block.name), torch.inference_mode():
+        return measure_block(
+            job.block,
+            job.layers,
+            job.read,
+            available=frozenset(job.tensors),
+            plan=job.plan,
+            rho=settings.rho,
+            beta=settings.beta,
+            patterns=settings.patterns,
+            seed=settings.seed,
+            grid=affordable_grid(job.block, job.layers, settings.grid, settings.patterns),
+            keep_values=settings.spectra,
+        )
+
+
+def _measured_blocks(
+    inspection: Inspection, plan: Plan, executor: Executor | None
+) -> tuple[BlockResult, ...]:
+    """Measure all blocks of an opened source, in order."""
+    if not inspection.blocks:
+        return ()
+    from specinspect.spectra.blocks import affordable_grid, block_operations
+
+    settings, checkpoint = inspection.settings, inspection.checkpoint
+    everything = {layer.name: layer for layer in inspection.layers}
+    jobs, costs = [], []
+    for block in inspection.blocks:
+        layers = {name: everything[name] for name in (*block.layers, *block.shortcut_layers)}
+        names = block_tensors(block, layers, checkpoint.tensors)
+        tensors = {name: checkpoint.tensors[name] for name in names}
+        jobs.append(BlockJob(block, layers, tensors, settings, plan))
+        grid = affordable_grid(block, layers, settings.grid, settings.patterns)
+        size = sum(prod(layer.shape) for layer in layers.values())
+        costs.append(Cost(8 * 4 * size, block_operations(block, layers, grid, settings.patterns)))
+    workers = (settings.jobs or default_jobs()) if plan.device == "cpu" else 1
+    results = dict(run(jobs, costs, run_block, workers=workers, executor=executor))
+    return tuple(results[i] for i in range(len(jobs)))
 
 
 def _results(
@@ -287,13 +395,24 @@ def run_job(job: Job) -> tuple[LayerResult, ...]:
     """
     import torch
 
-    names = ", ".join(layer.name for layer in job.layers)
-    try:
+    with _named_errors(", ".join(layer.name for layer in job.layers)):
         try:
             return _compute(job, job.plan)
         except torch.OutOfMemoryError:
             notice = f"computed on the CPU: {job.plan.device} ran out of memory"
             return _compute(job, Plan("cpu"), notice)
+        finally:
+            if sum(prod(layer.shape) for layer in job.layers) > 1 << 20:  # less is not worth the call
+                give_back_memory()
+
+
+@contextmanager
+def _named_errors(names: str) -> Iterator[None]:
+    """Turn the errors of solvers and allocators into ours, with the layer's name."""
+    import torch
+
+    try:
+        yield
     except SpecinspectError:
         raise
     except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
@@ -304,9 +423,6 @@ def run_job(job: Job) -> tuple[LayerResult, ...]:
         raise ResourceError(
             f"no memory to compute layer {names!r}", "leave it out with --exclude, or use a larger machine"
         ) from error
-    finally:
-        if sum(prod(layer.shape) for layer in job.layers) > 1 << 20:  # less is not worth the call
-            give_back_memory()
 
 
 def _compute(job: Job, plan: Plan, notice: str = "") -> tuple[LayerResult, ...]:

@@ -33,6 +33,8 @@ _KINDS: Mapping[str, tuple[type, ...]] = {
     "jobs": (int, type(None)),
     "spectra": (bool,),
     "curve": (bool,),
+    "blocks": (bool,),
+    "compose": (list, tuple),
 }
 
 
@@ -65,6 +67,10 @@ class Settings:
     patterns: int = 8
     """Sampled activation regions per layer."""
     seed: int = 0
+    blocks: bool = True
+    """Also measure residual blocks, MLPs and attention products as a whole."""
+    compose: Sequence[str] = ()
+    """Chains to measure as blocks, named by hand: layer names joined by ':', applied from left to right."""
     curve: bool = False
     """Also compute the extremes of ρI + βW for β from 0 to 2."""
     grid: int = 16
@@ -123,6 +129,8 @@ class Settings:
             ],
             "patterns": self.patterns,
             "seed": self.seed,
+            "blocks": self.blocks,
+            "compose": list(self.compose),
             "curve": self.curve,
             "grid": self.grid,
             "device": device,

@@ -392,3 +392,26 @@ def test_the_curve_along_beta_on_request() -> None:
     for beta, high, low in zip(curve.beta, curve.sigma_max, curve.sigma_min, strict=True):
         truth = np.linalg.svd(0.5 * np.eye(12) + beta * weight.numpy(), compute_uv=False)
         assert (high, low) == (pytest.approx(truth[0], rel=1e-6), pytest.approx(truth[-1], rel=1e-6))
+
+
+def test_blocks_and_composed_chains() -> None:
+    state = {
+        "layers.0.mlp.gate_proj.weight": torch.randn(12, 6),
+        "layers.0.mlp.up_proj.weight": torch.randn(12, 6),
+        "layers.0.mlp.down_proj.weight": torch.randn(6, 12),
+        "a.weight": torch.randn(5, 4),
+        "b.weight": torch.randn(4, 5),
+    }
+    report = inspect(state, compose=["a:b"], activation="identity")
+    assert [(b.block.name, b.block.kind) for b in report.blocks][-1][1] == "composed"
+    composed = report.blocks[-1]
+    truth = np.linalg.svd((state["b.weight"] @ state["a.weight"]).double().numpy(), compute_uv=False)
+    assert composed.chain is not None
+    assert composed.chain.singular_values is not None
+    assert np.abs(composed.chain.singular_values - truth).max() <= 1e-7 * truth[0]
+    assert "blocks" in report.to_dict()
+    assert inspect(state, blocks=False).blocks == ()
+    with pytest.raises(LayerError):
+        inspect(state, compose=["a:nothing"])
+    with pytest.raises(LayerError):
+        inspect(state, compose=["a:a"])

@@ -76,6 +76,18 @@ Patterns = Annotated[
     int, typer.Option("--patterns", metavar="N", help="Sampled activation regions per layer.")
 ]
 Seed = Annotated[int, typer.Option("--seed", metavar="N", help="Of the sampled inputs.")]
+Blocks = Annotated[
+    bool,
+    typer.Option(
+        "--blocks/--no-blocks", help="Also residual blocks, MLPs and attention products as a whole."
+    ),
+]
+Compose = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--compose", metavar="A:B:...", help="A chain of layers to measure as a block (repeatable)."
+    ),
+]
 Curve = Annotated[
     bool,
     typer.Option("--curve", help="Also the extremes of rho I + beta W for beta from 0 to 2 (in the JSON)."),
@@ -156,6 +168,8 @@ def report(
     activation: Activation = "auto",
     patterns: Patterns = 8,
     seed: Seed = 0,
+    blocks: Blocks = True,
+    compose: Compose = None,
     curve: Curve = False,
     grid: Grid = 16,
     model: Model = None,

@@ -20,6 +20,8 @@ KNOWN: Mapping[str, type] = {
     "activation": str,
     "patterns": int,
     "seed": int,
+    "blocks": bool,
+    "compose": list,
     "curve": bool,
     "grid": int,
     "model": str,
@@ -57,6 +59,6 @@ def settings_of(context: typer.Context) -> tuple[Settings, tuple[str, ...]]:
             chosen[name] = given[name]
     if isinstance(chosen["maps"], str):
         chosen["maps"] = tuple(name.strip() for name in chosen["maps"].split(","))
-    for name in ("layers", "exclude"):
+    for name in ("layers", "exclude", "compose"):
         chosen[name] = tuple(chosen[name] or ())
     return Settings(**chosen, rules=config.rules), notices

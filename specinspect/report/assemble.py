@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from specinspect._version import __version__
 from specinspect.checkpoint.model import Checkpoint, Skipped
@@ -16,6 +16,9 @@ from specinspect.report.model import (
     WorstConditionNumber,
 )
 
+if TYPE_CHECKING:
+    from specinspect.spectra.blocks import BlockResult
+
 
 def assemble(
     checkpoint: Checkpoint,
@@ -23,6 +26,7 @@ def assemble(
     results: Sequence[LayerResult],
     skipped: Sequence[Skipped],
     *,
+    blocks: Sequence[BlockResult] = (),
     notices: Sequence[str] = (),
     seconds: float,
 ) -> Report:
@@ -33,6 +37,7 @@ def assemble(
         settings: all that decides a number.
         results: in checkpoint order.
         skipped: tensors that are in no layer.
+        blocks: what was measured of blocks.
         notices: what was asked for and could not be had (a device).
         seconds: wall-clock time of the computation.
     """
@@ -67,6 +72,7 @@ def assemble(
             seconds=seconds,
         ),
         version=__version__,
+        blocks=tuple(blocks),
     )
 
 

@@ -44,6 +44,8 @@ def to_dict(report: Report) -> dict[str, Any]:
     Returns:
         A new dict that shares nothing mutable with the report; layers in checkpoint order.
     """
+    from specinspect.report.blocks import block_to_dict
+
     checkpoint, summary = report.checkpoint, report.summary
     worst = summary.worst_condition_number
     return {
@@ -63,6 +65,7 @@ def to_dict(report: Report) -> dict[str, Any]:
         },
         "settings": _plain(report.settings),
         "layers": [_layer(result) for result in report.layers],
+        "blocks": [block_to_dict(result) for result in report.blocks],
         "skipped": [{"name": item.name, "reason": item.reason} for item in report.skipped],
         "findings": [
             {

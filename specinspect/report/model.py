@@ -13,6 +13,8 @@ from specinspect.spectra.model import SkipCurve, Spectrum, Tau
 if TYPE_CHECKING:
     import pandas as pd
 
+    from specinspect.spectra.blocks import BlockResult
+
 SCHEMA_VERSION = "1"
 
 
@@ -104,6 +106,8 @@ class Report:
     summary: Summary
     version: str
     """Of specinspect."""
+    blocks: tuple[BlockResult, ...] = ()
+    """Residual blocks, MLPs, attention products and composed chains."""
 
     def __iter__(self) -> Iterator[LayerResult]:
         """Iterate over the layers in checkpoint order."""
