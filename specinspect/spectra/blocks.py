@@ -59,6 +59,8 @@ DENSE_COLUMNS = 4096
 """Largest operator that is written out, in columns, where every pixel has its own diagonal."""
 MOST_OPERATIONS = 1e12
 """Beyond this a block gets a smaller grid."""
+LARGEST = 1e140
+"""Product of the norms of a block's layers that can still be squared."""
 REACHED = 1e-3
 """Relative residual of σ_min up to which an iterative solver is believed."""
 
@@ -147,13 +149,16 @@ def measure_block(
     at = points(branch.stages, inputs.to(torch.float64))
     question = _Question(block, branch, rho, beta, plan, keep_values)
     notes: tuple[str, ...] = ()
-    if not all(bool(x.isfinite().all()) for x in at):
-        notes = ("not measured: its values leave float64",)
+    try:
+        if not all(bool(x.isfinite().all()) for x in at):
+            raise _TooLargeError
+        if per_pixel and branch.grid:
+            chains, skips, notes = _per_pixel(question, at)
+        else:
+            chains, skips = _by_frequency(question, at)
+    except _TooLargeError:
+        notes = ("not measured: squares of its values leave float64",)
         return BlockResult(block, None, None, branch.grid or None, (), tuple(assumptions), notes)
-    if per_pixel and branch.grid:
-        chains, skips, notes = _per_pixel(question, at)
-    else:
-        chains, skips = _by_frequency(question, at)
     active = [_active_fraction(branch.stages, at, p) for p in range(len(inputs))]
     chain = over_patterns(chains, active) if branch.varies else chains[0]
     skip = None
@@ -162,6 +167,10 @@ def measure_block(
     heads = _heads(question) if block.heads is not None and block.heads.count > 1 else ()
     unique = tuple(dict.fromkeys(assumptions))
     return BlockResult(block, chain, skip, branch.grid or None, heads, unique, notes)
+
+
+class _TooLargeError(Exception):
+    """The product of the norms is too large to be squared."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -247,13 +256,17 @@ def _piece_error(stage: Stage, x: Tensor) -> float:
 
 def _norms(batch: Tensor) -> Tensor:
     """Return estimates of the spectral norms of a batch of matrices, by the power method."""
+    peak = float(batch.abs().amax()) if batch.numel() else 0.0
+    if peak == 0:
+        return torch.zeros(len(batch), dtype=torch.float64)
+    batch = batch / peak  # whatever the scale, squares then stay within float64
     generator = torch.Generator().manual_seed(0)
     v = torch.randn(batch.shape[-1], 1, generator=generator, dtype=torch.float64).to(batch)
     v = v.expand(len(batch), -1, -1)
     for _ in range(8):
         v = batch.mH @ (batch @ v)
         v = v / torch.linalg.vector_norm(v, dim=1, keepdim=True).clamp_min(1e-300)
-    return torch.linalg.vector_norm(batch @ v, dim=(1, 2))
+    return torch.linalg.vector_norm(batch @ v, dim=(1, 2)) * peak
 
 
 # The product at some frequencies
@@ -486,6 +499,8 @@ class _Floors:
         """Add up what each factor's rounding can do: ‖up‖·‖error‖·‖lo‖, in norms of the single factors."""
         norms = [float(_norms(matrix).max()) for matrix in product.matrices]
         whole = prod(norms)
+        if not whole < LARGEST:
+            raise _TooLargeError
         out, inn = product.shape
         storage = 0.0
         for place, index in enumerate(product.stage):

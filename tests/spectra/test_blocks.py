@@ -221,6 +221,32 @@ def test_nan(tensor: str) -> None:
     block_to_dict(result)
 
 
+def test_a_branch_of_zeros_leaves_the_shortcut() -> None:
+    model = nets.ResidualMLP(1, 8)
+    model.get_parameter("layers.0.weight").data.zero_()
+    result = Found(model).measure("layers.0", rho=2.0)
+    assert result.chain is not None
+    assert result.skip is not None
+    assert (result.norm, result.chain.condition_number_status) == (0.0, "infinite")
+    assert result.skip.sigma_max == 2.0
+    assert result.skip.condition_number == pytest.approx(1.0)
+    block_to_dict(result)
+
+
+@pytest.mark.parametrize("size", [1e150, 1e-150, 1e-300])
+def test_weights_of_extreme_size(size: float) -> None:
+    model = nets.ResidualMLP(1, 8).double()
+    model.get_parameter("layers.0.weight").data.mul_(size)
+    result = Found(model).measure("layers.0")
+    if size > 1:
+        assert (result.chain, result.skip) == (None, None)
+        assert "leave float64" in result.notes[0]
+    else:
+        assert result.skip is not None
+        assert result.skip.condition_number == pytest.approx(1.0)
+    block_to_dict(result)
+
+
 def test_per_pixel_dense_and_by_iteration(monkeypatch: pytest.MonkeyPatch) -> None:
     model = nets.ResNet().double()
     randomise(model)
