@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.text import Text
 
 from specinspect.report import kappas, words
+from specinspect.report.block_rows import block_lines
 from specinspect.report.kappas import severity
 from specinspect.report.text import (
     BARS,
@@ -218,6 +219,8 @@ class _ReportTable:
         dropped = _fit(columns, width, min(natural, max(int(NAME_SHARE * width), 16)))
         yield from self._body(rows, lines, columns, width, plain=plain)
         yield Text("")
+        if self.report.blocks:
+            yield from self._blocks(width, plain=plain)
         for label, sentence in self._caption(rows, dropped, merged=merged):
             yield from _wrapped(console, width, Text(f"{label:<8}", "bold"), Text(say(sentence)))
         yield from _wrapped(console, width, Text(), Text(say(words.coverage(self.report)), "bold"))
@@ -346,6 +349,11 @@ class _ReportTable:
         noted = any(result.notes for result in row.results)
         found = any(finding.layer in names for finding in self.report.findings)
         return "!" if level >= 2 or noted or found else ""
+
+    def _blocks(self, width: int, *, plain: bool) -> RenderResult:
+        for text in block_lines(self.report.blocks, width, plain=plain, ellipsis="..." if plain else "…"):
+            yield Text(ascii_only(text.plain), style=text.style, no_wrap=True) if plain else text
+        yield Text("")
 
     def _caption(
         self, rows: Sequence[_Row], dropped: Mapping[str, str], *, merged: bool

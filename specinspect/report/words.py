@@ -81,6 +81,8 @@ def conventions(report: Report, hidden: Collection[str] = ()) -> list[str]:
         sentences += [chain] if chain else []
     if "skip" in maps:
         sentences.append(_skip(report, [r for r in results if "skip" in r.maps]))
+    if report.blocks:
+        sentences.append(_blocks(report))
     unresolved = _unresolved(results, ("weight", *maps))
     if unresolved:
         sentences.append(unresolved)
@@ -96,6 +98,15 @@ def conventions(report: Report, hidden: Collection[str] = ()) -> list[str]:
             "beside zero padding σmin and κ can be off by any factor."
         )
     return sentences
+
+
+def _blocks(report: Report) -> str:
+    kinds = {result.block.source for result in report.blocks}
+    found = " found by their names," if kinds == {"assumed"} else ""
+    return (
+        f"blocks:{found} J is the branch with its activations inside (median over random inputs), "
+        f"A the shortcut beside it; x*: of the rank that it has by construction."
+    )
 
 
 def _chain(results: Sequence[LayerResult]) -> str:
