@@ -37,9 +37,9 @@ DENSE_SIDE = 4096
 """The smaller side, of one group, up to which an operator is written out and solved in full."""
 DENSE_ENTRIES = 2 * DENSE_SIDE**2
 ITERATIVE = "extremes by Lanczos, float64"
-PRODUCTS = (400, 3000)
+PRODUCTS = (400, 2000)
 """Least and most products that the small end may take."""
-WORK = 2e11
+WORK = 4e10
 """Floating-point operations that say where between the two."""
 
 
