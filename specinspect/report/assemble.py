@@ -94,7 +94,7 @@ def _findings(result: LayerResult) -> Iterator[Finding]:
     if structural or spectrum.count - rank > max(2, spectrum.count // 50):
         why = f": {notes}" if structural and notes else ""
         if not structural:
-            why = f": the rest lies below the rounding error of {result.layer.dtype} storage"
+            why = f": the rest is within the rounding error of {result.layer.dtype}"
         yield Finding(
             "rank_deficient",
             "warning",
