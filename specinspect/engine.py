@@ -21,7 +21,7 @@ from specinspect.layers.blocks import Block, BlockDiscovery, block_tensors, comp
 from specinspect.layers.facts import apply_facts, with_architecture
 from specinspect.layers.model import Activation, Layer, Stored
 from specinspect.layers.rules import unmatched_rules
-from specinspect.maps import LinearMap, build_weight_map, grid_sides
+from specinspect.maps import ConvolutionMap, LinearMap, build_weight_map, grid_sides
 from specinspect.maps.question import Activated, Probes, activated, side_tensors
 from specinspect.report.assemble import assemble
 from specinspect.report.model import LayerResult, Report
@@ -32,6 +32,7 @@ from specinspect.spectra.plan import Plan, available_memory, choose_plan, defaul
 if TYPE_CHECKING:
     import torch
 
+    from specinspect.spectra.activated import Answer, Question
     from specinspect.spectra.blocks import BlockResult
     from specinspect.spectra.compute import Measured
 
@@ -449,22 +450,31 @@ def _result(
 
     from specinspect.spectra.activated import Question, kernel_matrix, measure_maps
     from specinspect.spectra.curve import BETAS, skip_curve
+    from specinspect.spectra.padded import padding_bounds
 
     start = time.perf_counter()
     settings = job.settings
-    maps, tau, curve = {"weight": weight.spectrum}, None, None
+    maps, tau, curve, bounds = {"weight": weight.spectrum}, None, None, None
     assumptions = [*layer.assumptions, *_grid_assumptions(layer, settings.grid)]
     notes = [*weight.notes, *((notice,) if notice else ())]
-    if set(settings.maps) != {"weight"} and layer.kind not in {"embedding", "lora"}:
+    padded = layer.conv is not None and settings.conv_operator == "padded"
+    if padded or (set(settings.maps) != {"weight"} and layer.kind not in {"embedding", "lora"}):
         with torch.inference_mode():
             kernel = kernel_matrix(linear)
             d = Activated(None)
             if kernel is not None and not weight.spectrum.nonfinite:
-                d = activated(layer, kernel, job.read, frozenset(job.tensors), _probes(job, layer))
+                probes = _probes(job, layer, linear, plan)
+                d = activated(layer, kernel, job.read, frozenset(job.tensors), probes)
             question = Question(settings.rho, settings.beta, layer.skip.kind, d.diagonals)
-            answer = measure_maps(linear, weight.spectrum, question, plan, keep_values=settings.spectra)
+            if isinstance(linear, ConvolutionMap) and settings.conv_operator == "padded":
+                answer = _padded(layer, linear, question, plan, settings)
+            else:
+                answer = measure_maps(linear, weight.spectrum, question, plan, keep_values=settings.spectra)
             if settings.curve:
                 curve = skip_curve(linear, layer.skip.kind, settings.rho, BETAS, plan)
+            zeros_outside = layer.conv is not None and not layer.conv.transposed
+            if isinstance(linear, ConvolutionMap) and zeros_outside and not padded and any(linear.padding):
+                bounds = padding_bounds(linear, plan, rho=settings.rho, beta=settings.beta)
         unknown = {"chain", "skip_chain"} if d.bad else set()
         maps |= {name: found for name, found in answer.maps.items() if name not in unknown}
         tau = answer.tau
@@ -477,21 +487,52 @@ def _result(
         grid=grid_sides(layer, settings.grid),
         tau=tau,
         skip_curve=curve,
+        boundary=None if layer.conv is None else _BOUNDARIES[settings.conv_operator],
+        padding_bounds=bounds,
         assumptions=tuple(dict.fromkeys(assumptions)),
         notes=tuple(notes),
     )
 
 
-def _probes(job: Job, layer: Layer) -> Probes:
+_BOUNDARIES = {"circular": "circular", "padded": "zeros"}
+
+
+def _padded(
+    layer: Layer, linear: ConvolutionMap, question: Question, plan: Plan, settings: Settings
+) -> Answer:
+    """Return all maps of a convolution with the zeros that pad it (MATH §I), the weight's included."""
+    from specinspect.spectra.activated import Answer
+    from specinspect.spectra.padded import measure_padded
+
+    maps = measure_padded(
+        linear,
+        plan,
+        diagonals=question.diagonals,
+        shortcut=question.shortcut,
+        rho=question.rho,
+        beta=question.beta,
+        keep_values=settings.spectra,
+        transposed=layer.conv is not None and layer.conv.transposed,
+    )
+    return Answer(maps, None)
+
+
+def _probes(job: Job, layer: Layer, linear: LinearMap, plan: Plan) -> Probes:
     """Return at which inputs the layer's D is taken: the network's, the user's, or random ones."""
     from specinspect.checkpoint.read import read_tensor
+    from specinspect.maps.operator import ConvolutionOperator
 
     given = job.inputs.per_layer.get(layer.name)
+    pixels = None
+    if isinstance(linear, ConvolutionMap) and job.settings.conv_pattern == "pixel":
+        transposed = layer.conv is not None and layer.conv.transposed
+        pixels = ConvolutionOperator.of(linear, transposed=transposed, device=plan.device)
     return Probes(
         job.settings.patterns,
         job.settings.seed,
         inputs=None if given is None else read_tensor(given),
         outputs=job.inputs.outputs.get(layer.name),
+        pixels=pixels,
     )
 
 

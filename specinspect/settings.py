@@ -29,6 +29,8 @@ _KINDS: Mapping[str, tuple[type, ...]] = {
     "patterns": (int,),
     "seed": (int,),
     "grid": (int,),
+    "conv_operator": (str,),
+    "conv_pattern": (str,),
     "device": (str,),
     "jobs": (int, type(None)),
     "spectra": (bool,),
@@ -75,6 +77,10 @@ class Settings:
     """Also compute the extremes of ρI + βW for β from 0 to 2."""
     grid: int = 16
     """Side of the periodic grid for convolutions."""
+    conv_operator: str = "circular"
+    """'circular': on a periodic grid, by Fourier blocks; 'padded': with the layer's own zeros around it."""
+    conv_pattern: str = "channel"
+    """Whether D has one entry per 'channel' or per 'pixel' of a convolution's output."""
     device: str = "auto"
     jobs: int | None = None
     """Layers in flight at once; None takes it from the cores."""
@@ -87,10 +93,17 @@ class Settings:
         Raises:
             SettingsError: a number out of range.
         """
+        self._check_types()
+        self._check_numbers()
+        self._check_choices()
+
+    def _check_types(self) -> None:
         for name, kinds in _KINDS.items():
             value = getattr(self, name)
             if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
                 raise SettingsError(f"{name}: expected {kinds[0].__name__}, got {value!r}")
+
+    def _check_numbers(self) -> None:
         if not 1 <= self.grid <= LARGEST_GRID:
             raise SettingsError(f"--grid: expected a whole number from 1 to {LARGEST_GRID}, got {self.grid}")
         if self.patterns < 1:
@@ -102,13 +115,29 @@ class Settings:
                 raise SettingsError(f"{name}: expected a finite number, got {value}")
         if self.beta == self.rho == 0:
             raise SettingsError("--rho and --beta are both 0: the skip map would be zero", "set one of them")
+        if self.jobs is not None and self.jobs < 1:
+            raise SettingsError(f"--jobs: expected a whole number of at least 1, got {self.jobs}")
+
+    def _check_choices(self) -> None:
         unknown = [name for name in self.maps if name not in MAPS]
         if unknown or not self.maps:
             raise SettingsError(
                 f"--maps: expected some of {', '.join(MAPS)}, got {', '.join(unknown) or 'none'}"
             )
-        if self.jobs is not None and self.jobs < 1:
-            raise SettingsError(f"--jobs: expected a whole number of at least 1, got {self.jobs}")
+        for name, known in (
+            ("conv_operator", ("circular", "padded")),
+            ("conv_pattern", ("channel", "pixel")),
+        ):
+            if getattr(self, name) not in known:
+                option = "--" + name.replace("_", "-")
+                raise SettingsError(f"{option}: expected {' or '.join(known)}, got {getattr(self, name)!r}")
+        if self.conv_pattern == "pixel" and self.conv_operator == "circular":
+            raise SettingsError(
+                "--conv-pattern pixel: a D that differs from pixel to pixel has no Fourier blocks",
+                "add --conv-operator padded",
+            )
+        if self.conv_pattern == "pixel" and self.inputs is not None:
+            raise SettingsError("--conv-pattern pixel: not together with --inputs", "leave one out")
 
     def deciding(self, device: str) -> dict[str, Any]:
         """Return all that decides a number, for the report."""
@@ -133,6 +162,8 @@ class Settings:
             "compose": list(self.compose),
             "curve": self.curve,
             "grid": self.grid,
+            "conv_operator": self.conv_operator,
+            "conv_pattern": self.conv_pattern,
             "device": device,
             "spectra": self.spectra,
         }

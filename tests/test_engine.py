@@ -373,7 +373,7 @@ def test_adapters_at_extreme_scales(scale: float) -> None:
 @pytest.mark.parametrize(
     "bad", [{"grid": "x"}, {"grid": 2.5}, {"exclude": 5}, {"device": torch.device("cpu")}, {"jobs": True}]
 )
-def test_settings_of_the_wrong_type(bad: dict[str, object]) -> None:
+def test_settings_of_the_wrong_type(bad: dict[str, Any]) -> None:
     with pytest.raises(SettingsError, match="expected"):
         specinspect.inspect({"a.weight": torch.eye(2)}, **bad)
 
@@ -415,3 +415,45 @@ def test_blocks_and_composed_chains() -> None:
         inspect(state, compose=["a:nothing"])
     with pytest.raises(LayerError):
         inspect(state, compose=["a:a"])
+
+
+def test_a_zero_padded_convolution() -> None:
+    kernel = torch.randn(3, 3, 3, 3, dtype=torch.float64)
+    report = inspect({"c.weight": kernel}, grid=5, conv_operator="padded", activation="identity")
+    images = torch.eye(75, dtype=torch.float64).reshape(-1, 3, 5, 5)
+    dense = torch.nn.functional.conv2d(images, kernel, padding=1).flatten(1).T
+    result = report.layers[0]
+    assert_spectrum(result, dense)
+    assert result.boundary == "zeros"
+    skip = result.maps["skip"].singular_values
+    assert skip is not None
+    truth = np.linalg.svd(np.eye(75) + dense.numpy(), compute_uv=False)
+    assert np.abs(skip - truth).max() <= 1e-7 * truth[0]
+
+
+def test_what_the_periodic_grid_says_of_the_padded_layer() -> None:
+    kernel = torch.randn(3, 3, 3, 3, dtype=torch.float64)
+    result = inspect({"c.weight": kernel}, grid=5, activation="identity").layers[0]
+    images = torch.eye(75, dtype=torch.float64).reshape(-1, 3, 5, 5)
+    dense = torch.nn.functional.conv2d(images, kernel, padding=1).flatten(1).T.numpy()
+    bounds = result.padding_bounds
+    assert bounds is not None
+    top = np.linalg.norm(dense, 2)
+    assert bounds.sigma_max_upper is not None
+    assert top <= bounds.sigma_max_upper * (1 + 1e-9)
+    assert bounds.tau_min is not None
+    assert np.linalg.eigvalsh(dense + dense.T)[0] >= bounds.tau_min - 1e-9
+    assert result.boundary == "circular"
+    assert "padding_bounds" in inspect({"c.weight": kernel}, grid=5).to_dict()["layers"][0]
+
+
+def test_a_pattern_for_every_pixel() -> None:
+    kernel = torch.randn(2, 2, 3, 3, dtype=torch.float64)
+    state = {"c.weight": kernel, "last.weight": torch.randn(2, 2)}
+    report = inspect(state, grid=4, conv_operator="padded", conv_pattern="pixel", patterns=3)
+    chain = report.layers[0].maps["chain"]
+    assert chain.patterns is not None
+    assert chain.patterns.n == 3
+    assert 0.1 < (chain.patterns.active_fraction.median or 0) < 0.9
+    with pytest.raises(SettingsError, match="no Fourier blocks"):
+        inspect(state, conv_pattern="pixel")

@@ -57,7 +57,7 @@ def check(
     """J is the Jacobian of `inner`, A + J that of `whole`, both from one input to one output."""
     j, a = jacobian(branch, x)
     for found, function in ((j, inner), (j + a, whole)):
-        truth = torch.autograd.functional.jacobian(function, x).reshape(found.shape)  # type: ignore[no-untyped-call]
+        truth = torch.autograd.functional.jacobian(function, x).reshape(found.shape)
         error = torch.linalg.matrix_norm(found - truth) / torch.linalg.matrix_norm(truth)
         assert float(error) < 1e-6
     # The adjoint is the transpose.

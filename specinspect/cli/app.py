@@ -93,6 +93,20 @@ Curve = Annotated[
     typer.Option("--curve", help="Also the extremes of rho I + beta W for beta from 0 to 2 (in the JSON)."),
 ]
 Grid = Annotated[int, typer.Option("--grid", metavar="N", help="Convolutions: side of the periodic grid.")]
+ConvOperator = Annotated[
+    str,
+    typer.Option(
+        "--conv-operator",
+        metavar="NAME",
+        help="Convolutions: circular (periodic grid), or padded (with their zeros; exact but slow).",
+    ),
+]
+ConvPattern = Annotated[
+    str,
+    typer.Option(
+        "--conv-pattern", metavar="NAME", help="D per channel, or per pixel (needs --conv-operator padded)."
+    ),
+]
 Model = Annotated[
     str | None,
     typer.Option(
@@ -172,6 +186,8 @@ def report(
     compose: Compose = None,
     curve: Curve = False,
     grid: Grid = 16,
+    conv_operator: ConvOperator = "circular",
+    conv_pattern: ConvPattern = "channel",
     model: Model = None,
     model_args: ModelArgs = None,
     inputs: Inputs = None,

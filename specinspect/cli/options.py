@@ -27,6 +27,8 @@ KNOWN: Mapping[str, type] = {
     "model": str,
     "model_args": str,
     "inputs": str,
+    "conv_operator": str,
+    "conv_pattern": str,
     "device": str,
     "jobs": int,
     "spectra": bool,

@@ -12,6 +12,7 @@ from specinspect.layers.model import Layer
 from specinspect.layers.vocabulary import SLOPES
 from specinspect.maps.activations import DERIVATIVES
 from specinspect.maps.build import Read, low_padding
+from specinspect.maps.operator import ConvolutionOperator, normal_probes, sample_pixel_diagonals
 from specinspect.maps.patterns import Affine, Diagonals, diagonals_at, outputs_at, probe_outputs, probe_seed
 
 if TYPE_CHECKING:
@@ -50,6 +51,8 @@ class Probes:
     """(n, in), or (n, channels, *sides) for a convolution: the user's own, for this layer."""
     outputs: torch.Tensor | None = None
     """(n, out): what the layer put out, bias included, when the whole network was run."""
+    pixels: ConvolutionOperator | None = None
+    """The layer on its grid, where D is wanted for every pixel."""
 
 
 def activated(
@@ -88,6 +91,11 @@ def activated(
         stored = read(layer.activation.parameter).to(torch.float64).flatten()
         if len(stored) in {1, out}:
             slopes = stored
+    if name != "identity" and probes.pixels is not None:
+        images = normal_probes(probes.pixels, probes.patterns, probe_seed(probes.seed, layer.name))
+        bias = _bias(layer, out, read, available)
+        diagonals = sample_pixel_diagonals(probes.pixels, bias, affine, (name, slopes), images)
+        return _checked(diagonals, (*assumptions, "D sampled at standard normal images, pixel by pixel"))
     if name == "identity":
         outputs = torch.zeros(1, out, dtype=torch.float64)  # the folded normalisation alone: D is S
     elif probes.outputs is not None:
@@ -98,10 +106,13 @@ def activated(
             assumptions.append("D sampled at standard normal inputs")
         bias = _bias(layer, out, read, available)
         outputs = outputs if bias is None else outputs + bias
-    diagonals = diagonals_at(outputs, affine, (name, slopes))
+    return _checked(diagonals_at(outputs, affine, (name, slopes)), tuple(assumptions))
+
+
+def _checked(diagonals: Diagonals, assumptions: tuple[str, ...]) -> Activated:
     if not bool(diagonals.values.isfinite().all()):
-        return Activated(None, tuple(assumptions), "NaN or infinite values in its bias or normalisation")
-    return Activated(diagonals, tuple(assumptions))
+        return Activated(None, assumptions, "NaN or infinite values in its bias or normalisation")
+    return Activated(diagonals, assumptions)
 
 
 def _bias(layer: Layer, out: int, read: Read, available: frozenset[str]) -> torch.Tensor | None:

@@ -149,10 +149,12 @@ def _layer(result: LayerResult) -> dict[str, Any]:
         "skip": {"kind": layer.skip.kind, "source": layer.skip.source},
     }
     if layer.conv is not None:
-        data["convolution"] = _convolution(layer.conv, result.grid)
+        data["convolution"] = _convolution(layer.conv, result.grid, result.boundary)
     if result.tau is not None:
         data["tau"] = {"min": _plain(result.tau.min), "max": _plain(result.tau.max)}
     data["maps"] = {name: _spectrum(spectrum) for name, spectrum in result.maps.items()}
+    if result.padding_bounds is not None:
+        data["padding_bounds"] = _plain(asdict(result.padding_bounds))
     if result.skip_curve is not None:
         data["skip_curve"] = _plain(asdict(result.skip_curve))
     data["seconds"] = _plain(result.seconds)
@@ -175,7 +177,7 @@ def _activation(layer: Layer) -> dict[str, Any]:
     return data if activation.parameter is None else {**data, "parameter": activation.parameter}
 
 
-def _convolution(conv: ConvGeometry, grid: tuple[int, ...] | None) -> dict[str, Any]:
+def _convolution(conv: ConvGeometry, grid: tuple[int, ...] | None, boundary: str | None) -> dict[str, Any]:
     return {
         "kernel": list(conv.kernel),
         "stride": list(conv.stride.value),
@@ -184,7 +186,7 @@ def _convolution(conv: ConvGeometry, grid: tuple[int, ...] | None) -> dict[str, 
         "groups": conv.groups.value,
         "transposed": conv.transposed,
         "grid": None if grid is None else list(grid),
-        "convention": "circular",
+        "convention": "zero-padded" if boundary == "zeros" else "circular",
         "sources": {
             "stride": conv.stride.source,
             "dilation": conv.dilation.source,

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from specinspect.spectra.blocks import BlockResult
+    from specinspect.spectra.padded import PaddingBounds
 
 SCHEMA_VERSION = "1"
 
@@ -46,6 +47,10 @@ class LayerResult:
     """Side of the periodic grid along each spatial axis, for convolutions."""
     tau: Tau | None = None
     """Extreme eigenvalues of W + Wᵀ, for square maps."""
+    boundary: str | None = None
+    """Of a convolution's grid: 'circular' or 'zeros'."""
+    padding_bounds: PaddingBounds | None = None
+    """What the periodic grid says of the zero-padded layer (MATH R64, R65)."""
     skip_curve: SkipCurve | None = None
     """κ along β, only on request."""
     assumptions: tuple[str, ...] = ()

@@ -98,9 +98,12 @@ def kappa_bound(spectrum: Spectrum) -> float | None:
     By Weyl's inequality a perturbation of spectral norm f moves every singular value by at most f, so
     κ ≥ (σmax - f) / (σmin + f). The storage floor is an estimate, so this is one too.
     """
-    if spectrum.sigma_max is None or spectrum.sigma_min is None:
+    if spectrum.sigma_max is None:
         return None
     floor = spectrum.computation_floor or 0.0
+    if spectrum.sigma_min is None:  # iterated, and out of reach: the floor is what it is at most
+        bound = spectrum.sigma_max / floor if floor > 0 else math.inf
+        return bound if 1 < bound < math.inf else None
     if spectrum.condition_number_status == "below_storage_precision":
         floor += spectrum.storage_floor or 0.0
     below = spectrum.sigma_min + floor

@@ -91,7 +91,10 @@ def conventions(report: Report, hidden: Collection[str] = ()) -> list[str]:
     if texts & set(marks):
         sentences.append(" ".join(meaning for mark, meaning in marks.items() if mark in texts))
     grids = Counter(result.grid for result in report.layers if result.grid is not None)
-    if grids:
+    padded = any(result.boundary == "zeros" for result in report.layers)
+    if grids and padded:
+        sentences.append("convolutions: the operator with its zero padding, on inputs of the grid's size.")
+    elif grids:
         sides = ", ".join(shape(grid) for grid in sorted(grids))
         sentences.append(
             f"convolutions: the operator on a periodic {sides} grid, not the reshaped kernel; "

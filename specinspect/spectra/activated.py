@@ -105,6 +105,7 @@ class LayerBatch:
 
 
 def dense_batches(dense: DenseMap, plan: Plan) -> Iterator[LayerBatch]:
+    """Yield a matrix in float64, as a batch of one."""
     matrix = dense.matrix.to(plan.device).to(torch.float64)
     scale = harmless_scale(float(matrix.abs().max()))
     matrix = matrix * scale if scale != 1.0 else matrix
@@ -113,6 +114,7 @@ def dense_batches(dense: DenseMap, plan: Plan) -> Iterator[LayerBatch]:
 
 
 def fourier_batches(convolution: ConvolutionMap, question: Question, plan: Plan) -> Iterator[LayerBatch]:
+    """Yield the Fourier blocks of a convolution, and of its shortcut where it is written out."""
     kernel = convolution.kernel.to(plan.device).to(torch.float64)
     scale = harmless_scale(float(kernel.abs().max()))
     kernel = kernel * scale if scale != 1.0 else kernel

@@ -252,8 +252,9 @@ def kernel_floor(found: Scan, kernel: torch.Tensor, aliases: int) -> float:
     factor s^{-D/2}. Over groups the columns are averaged.
     """
     groups, _, inn = kernel.shape[:3]
-    per_channel = torch.linalg.vector_norm(found.column_ulps.reshape(inn, -1), dim=1)
-    return storage_floor(found.row_ulp, float(per_channel.amax()) / sqrt(groups * aliases))
+    unit = float(found.column_ulps.amax()) or 1.0  # squares of ulps may leave float64
+    per_channel = torch.linalg.vector_norm(found.column_ulps.reshape(inn, -1) / unit, dim=1)
+    return storage_floor(found.row_ulp, unit * float(per_channel.amax()) / sqrt(groups * aliases))
 
 
 def _without_dead_channels(kernel: torch.Tensor, live: torch.Tensor) -> list[torch.Tensor]:

@@ -97,7 +97,8 @@ def scan(blocks: Iterator[torch.Tensor], columns: int, dtype: str) -> Scan:
 
 
 def _norms(matrix: torch.Tensor, axis: int) -> torch.Tensor:
-    return torch.linalg.vector_norm(matrix, dim=axis, dtype=torch.float64)
+    # In the block's own precision: entries are at most 1, and a few digits are enough.
+    return torch.linalg.vector_norm(matrix, dim=axis).to(torch.float64)
 
 
 def storage_floor(row_ulp: float, column_ulp: float) -> float:

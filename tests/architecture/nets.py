@@ -286,4 +286,4 @@ class SwishFunction(torch.autograd.Function):
 
 class CustomSwish(nn.Module):
     def forward(self, x: Tensor) -> Any:
-        return SwishFunction.apply(x)  # type: ignore[no-untyped-call]
+        return SwishFunction.apply(x)

@@ -62,7 +62,7 @@ def stages() -> dict[str, tuple[Stage, tuple[int, ...]]]:
 def test_tangent_and_adjoint_are_those_of_autograd(name: str) -> None:
     stage, shape = stages()[name]
     x = random(*shape, seed=3)
-    truth = torch.autograd.functional.jacobian(lambda v: stage.run(v[None])[0].flatten(), x)  # type: ignore[no-untyped-call]
+    truth = torch.autograd.functional.jacobian(lambda v: stage.run(v[None])[0].flatten(), x)
     truth = truth.reshape(-1, x.numel())
     torch.testing.assert_close(dense_jacobian([stage], x), truth)
     out = stage.run(x[None]).shape[1:]

@@ -246,7 +246,7 @@ def test_pixel_diagonals_are_the_jacobian_at_the_same_image(stride: int) -> None
     found = sample_pixel_diagonals(conv, bias, Affine(scale, shift), ("leaky_relu", slope), probes)
     assert found.values.shape == (3, conv.shape[0])
     for x, d in zip(probes, found.values, strict=True):
-        jacobian = torch.autograd.functional.jacobian(  # type: ignore[no-untyped-call]
+        jacobian = torch.autograd.functional.jacobian(
             lambda v: F.leaky_relu(norm(module(v.reshape(1, *conv.inputs))), 0.1).flatten(), x
         )
         assert torch.allclose(dense(LayerOperator(conv, d)), jacobian, atol=1e-12)

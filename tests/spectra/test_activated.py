@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import prod
+from typing import Any
 
 import numpy as np
 import pytest
@@ -57,7 +58,7 @@ def test_dense_layers(rows: int, columns: int, rho: float, beta: float, slope: f
     d = np.where(rng.random((1, rows)) < 0.5, slope, 1.0)
     answer = ask(DenseMap(torch.from_numpy(w), "f64"), "rectangular-identity", d, rho, beta)
     dw, identity = d[0][:, None] * w, np.eye(rows, columns)
-    size = abs(rho) + abs(beta) * np.linalg.norm(w)
+    size = abs(rho) + abs(beta) * float(np.linalg.norm(w))
     assert_values(answer.maps["chain"], dw, size)
     assert_values(answer.maps["skip"], rho * identity + beta * w, size)
     assert_values(answer.maps["skip_chain"], rho * identity + beta * dw, size)
@@ -233,13 +234,13 @@ def test_derivatives_are_those_of_autograd() -> None:
 def test_sampled_diagonals_are_the_jacobian_of_the_layer() -> None:
     """D·S·W equals autograd's Jacobian of relu(batch_norm(Wx + b)) at the same probe."""
     torch.manual_seed(0)
-    linear = torch.nn.Linear(6, 5).double()
-    norm = torch.nn.BatchNorm1d(5).double().eval()
+    linear: Any = torch.nn.Linear(6, 5).double()
+    norm: Any = torch.nn.BatchNorm1d(5).double().eval()
     for tensor in (norm.weight, norm.bias, norm.running_mean):
-        tensor.data.normal_()  # type: ignore[union-attr]
-    norm.running_var.uniform_(0.5, 2)  # type: ignore[union-attr, operator]
-    scale = norm.weight / (norm.running_var + norm.eps).sqrt()  # type: ignore[operator]
-    affine = Affine(scale.detach(), (norm.bias - scale * norm.running_mean).detach())  # type: ignore[operator]
+        tensor.data.normal_()
+    norm.running_var.uniform_(0.5, 2)
+    scale = norm.weight / (norm.running_var + norm.eps).sqrt()
+    affine = Affine(scale.detach(), (norm.bias - scale * norm.running_mean).detach())
     slope = torch.tensor(0.1, dtype=torch.float64)
     probes = torch.randn(4, 6, dtype=torch.float64)
     outputs = outputs_at(linear.weight.detach(), probes) + linear.bias.detach()
