@@ -1,6 +1,6 @@
 """What the maps beside the weight cost, as ratios in one run.
 
-    python tests/benchmarks/bench_maps.py [MODEL.safetensors] [--runs N] [--threads N]
+    python -m tests.benchmarks.bench_maps [MODEL.safetensors] [--runs N] [--threads N]
 
 - the full `report --json` (four maps, eight patterns) against `report --json --maps weight`, whole processes
   in turn: at most 3;
