@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from specinspect.report.json import _plain, _spectrum
+from specinspect.report.plain import plain, spectrum_to_dict
 
 if TYPE_CHECKING:
     from specinspect.layers.model import Activation
@@ -31,9 +31,9 @@ def block_to_dict(result: BlockResult) -> dict[str, Any]:
         },
         "after": _activation(block.after),
         "grid": None if result.grid is None else list(result.grid),
-        "maps": {name: _spectrum(spectrum) for name, spectrum in maps.items() if spectrum is not None},
-        "norm": _plain(result.norm),
-        "heads": [_spectrum(spectrum) for spectrum in result.heads],
+        "maps": {name: spectrum_to_dict(spectrum) for name, spectrum in maps.items() if spectrum is not None},
+        "norm": plain(result.norm),
+        "heads": [spectrum_to_dict(spectrum) for spectrum in result.heads],
         "assumptions": list(result.assumptions),
         "notes": list(result.notes),
     }
@@ -42,4 +42,4 @@ def block_to_dict(result: BlockResult) -> dict[str, Any]:
 def _activation(activation: Activation | None) -> dict[str, Any] | None:
     if activation is None:
         return None
-    return {"name": activation.name, "slope": _plain(activation.slope), "source": activation.source}
+    return {"name": activation.name, "slope": plain(activation.slope), "source": activation.source}

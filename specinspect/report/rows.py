@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from specinspect.report.json import SCALARS, assumptions
+from specinspect.report.json import assumptions
+from specinspect.report.plain import SCALARS
 from specinspect.report.text import visible
 
 if TYPE_CHECKING:
