@@ -27,7 +27,7 @@ from specinspect.report.assemble import assemble
 from specinspect.report.model import LayerResult, Report
 from specinspect.schedule import Cost, cost, run
 from specinspect.settings import MAPS, Settings
-from specinspect.spectra.plan import Plan, available_memory, choose_plan, default_jobs, give_back_memory
+from specinspect.spectra.plan import Plan, available_memory, choose_plan, default_jobs, return_large_blocks
 
 if TYPE_CHECKING:
     import torch
@@ -340,6 +340,7 @@ def _results(
     ]
     costs = [_total([cost(layer, settings) for layer in job.layers]) for job in jobs]
     _check_memory(jobs, costs, plan)
+    return_large_blocks()
     workers = settings.jobs or default_jobs()
     whole, done, layers_done = sum(c.operations for c in costs) or 1.0, 0.0, 0
     for number, results in run(
@@ -402,9 +403,6 @@ def run_job(job: Job) -> tuple[LayerResult, ...]:
         except torch.OutOfMemoryError:
             notice = f"computed on the CPU: {job.plan.device} ran out of memory"
             return _compute(job, Plan("cpu"), notice)
-        finally:
-            if sum(prod(layer.shape) for layer in job.layers) > 1 << 20:  # less is not worth the call
-                give_back_memory()
 
 
 @contextmanager

@@ -42,8 +42,8 @@ def cost(layer: Layer, settings: Settings) -> Cost:
     if set(settings.maps) == {"weight"} or layer.kind in {"embedding", "lora"}:
         return weight
     patterns = 1 if layer.activation.name == "identity" else 2 * settings.patterns
-    full = 8 * prod(layer.shape)
-    return Cost(2 * weight.bytes + 2 * full, weight.operations * (3 + patterns))
+    again = 8 * 2 * prod(layer.shape)  # the matrix itself, made anew for the ill-conditioned
+    return Cost(max(weight.bytes, again) + weight.bytes // 3, weight.operations * (3 + patterns))
 
 
 def _weight_cost(layer: Layer, grid: int) -> Cost:

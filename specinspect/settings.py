@@ -15,6 +15,8 @@ MAPS = ("weight", "chain", "skip", "skip_chain")
 
 
 LARGEST_GRID = 4096
+LARGEST_WEIGHT = 1e100
+"""Of ρ and β: sums with larger ones leave float64."""
 _KINDS: Mapping[str, tuple[type, ...]] = {
     "layers": (list, tuple),
     "exclude": (list, tuple),
@@ -111,8 +113,8 @@ class Settings:
         if not 0 <= self.seed < 2**63:
             raise SettingsError(f"--seed: expected a whole number from 0 to 2^63 - 1, got {self.seed}")
         for name, value in (("--beta", self.beta), ("--rho", self.rho)):
-            if not isfinite(value):
-                raise SettingsError(f"{name}: expected a finite number, got {value}")
+            if not isfinite(value) or abs(value) > LARGEST_WEIGHT:
+                raise SettingsError(f"{name}: expected a number within ±{LARGEST_WEIGHT:g}, got {value}")
         if self.beta == self.rho == 0:
             raise SettingsError("--rho and --beta are both 0: the skip map would be zero", "set one of them")
         if self.jobs is not None and self.jobs < 1:

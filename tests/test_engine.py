@@ -457,3 +457,15 @@ def test_a_pattern_for_every_pixel() -> None:
     assert 0.1 < (chain.patterns.active_fraction.median or 0) < 0.9
     with pytest.raises(SettingsError, match="no Fourier blocks"):
         inspect(state, conv_pattern="pixel")
+
+
+def test_a_told_prelu_uses_the_stored_slopes() -> None:
+    state = {
+        "conv1.weight": torch.randn(4, 3, 3, 3),
+        "prelu1.weight": torch.rand(4),
+        "conv2.weight": torch.randn(4, 4, 3, 3),
+    }
+    found = inspect(state, activation="prelu", grid=4).layers
+    assert found[0].layer.activation.parameter == "prelu1.weight"
+    assert any("0.25" in sentence for sentence in found[1].assumptions)
+    assert not any("0.25" in sentence for sentence in found[0].assumptions)

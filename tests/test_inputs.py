@@ -130,3 +130,12 @@ def test_a_batch_needs_the_network(net: Net, tmp_path: Path) -> None:
         specinspect.inspect("net.pt", inputs="x.npy", model="inputs_net:Net", device="cpu")
     with pytest.raises(SettingsError, match="cannot read"):
         specinspect.inspect("net.pt", inputs="nowhere.npy", device="cpu")
+
+
+def test_few_rows_are_all_taken_once(net: Net, tmp_path: Path) -> None:
+    assert net is not None
+    np.save(tmp_path / "x.npy", torch.randn(3, 2, 4, 4).numpy())
+    report = specinspect.inspect("net.pt", model="inputs_net:Net", inputs="x.npy", device="cpu")
+    patterns = chain(report, "fc1").maps["chain"].patterns
+    assert patterns is not None
+    assert patterns.n == 3

@@ -79,5 +79,5 @@ def _keep(
     convolution = hasattr(module, "kernel_size")
     rows = output.movedim(1, -1) if convolution and output.ndim > 2 else output
     rows = rows.reshape(-1, rows.shape[-1])
-    chosen = torch.randint(len(rows), (samples,), generator=generator)
+    chosen = torch.randperm(len(rows), generator=generator)[:samples]  # all of them where there are few
     kept[name] = rows[chosen].to(torch.float64).cpu()

@@ -202,7 +202,7 @@ def report(
     pyproject.toml, looked for from the working directory upward.
     """
     from specinspect.cli.options import settings_of
-    from specinspect.cli.output import check_not_input, check_writable, write_report
+    from specinspect.cli.output import check_not_input, check_writable, files_read, write_report
 
     if json and format_ not in {None, Format.JSON}:
         raise SettingsError(f"--json and --format {format_} contradict each other", "give one of them")
@@ -214,7 +214,7 @@ def report(
     from specinspect.cli.progress import progress
 
     inspection = engine.open_source(checkpoint, settings)
-    check_not_input(output, (checkpoint, *inspection.checkpoint.files))
+    check_not_input(output, files_read(checkpoint, inspection.checkpoint.files, settings.inputs, config))
     with progress(len(inspection.discovery.layers)) as advance:
         result = engine.report(inspection, progress=advance)
     for sentence in (*notice, *inspection.notices):

@@ -38,17 +38,26 @@ def check_writable(output: str | None) -> str | None:
     return output
 
 
+def files_read(checkpoint: str, shards: Sequence[str], *others: str | None) -> tuple[str, ...]:
+    """Return every file that a run reads: the weights, what lies beside them, inputs, configuration."""
+    folders = {Path(file).parent for file in shards}
+    beside = [str(folder / name) for folder in folders for name in ("config.json", "adapter_config.json")]
+    indexes = [str(path) for folder in folders for path in folder.glob("*.index.json")]
+    named = [other for other in others if other is not None]
+    return (checkpoint, *shards, *beside, *indexes, *named)
+
+
 def check_not_input(output: str | None, files: Sequence[str]) -> None:
     """Refuse to write over what is being read.
 
     Raises:
-        SettingsError: the output file is part of the checkpoint.
+        SettingsError: the output file is one of the inputs.
     """
     if output is None or not Path(output).exists():
         return
     for file in files:
         if Path(file).exists() and Path(output).samefile(file):
-            raise SettingsError(f"-o: {output!r} is the checkpoint itself", "name another file")
+            raise SettingsError(f"-o: {output!r} is read by this very run", "name another file")
 
 
 def write_report(report: Report, form: str, output: str | None) -> None:

@@ -21,7 +21,7 @@ from specinspect.layers.prelu import find_prelus
 from specinspect.layers.rules import Rule, ruled_activation, ruled_geometry, ruled_skip
 from specinspect.layers.sequence import Following, Sequences
 from specinspect.layers.skips import layers_alone, skip_of
-from specinspect.layers.vocabulary import parse_activation, usable
+from specinspect.layers.vocabulary import SLOPES, parse_activation, usable
 
 
 def apply_facts(
@@ -86,10 +86,10 @@ def with_architecture(checkpoint: Checkpoint, architecture: Architecture) -> Che
 
 def _activation(layer: Layer, rules: Sequence[Rule], asked: Activation | None, evidence: _Evidence) -> Known:
     ruled = ruled_activation(layer, rules)
+    if ruled is None and layer.kind != "embedding":
+        ruled = asked
     if ruled is not None:
-        return ruled, ""
-    if asked is not None and layer.kind != "embedding":
-        return asked, ""
+        return evidence.with_slopes(layer, ruled)
     return (
         evidence.traced(layer)
         or evidence.listed(layer)
@@ -120,6 +120,20 @@ class _Evidence:
     @cached_property
     def prelus(self) -> Mapping[str, str]:
         return find_prelus(self.context, self.layers)
+
+    def with_slopes(self, layer: Layer, told: Activation) -> Known:
+        """Give a PReLU that the user told of its stored slopes, or say that the usual one is taken."""
+        if told.name != "prelu":
+            return told, ""
+        tensor = self.prelus.get(layer.name)
+        if tensor is None:
+            traced = self.traced(layer)
+            tensor = traced[0].parameter if traced is not None else None
+        if tensor is not None:
+            return replace(told, slope=None, parameter=tensor), ""
+        return told, "" if told.slope != SLOPES[
+            "prelu"
+        ] else "PReLU slope 0.25 assumed: no stored slopes found for it"
 
     @cached_property
     def parents_with_prelu(self) -> frozenset[str]:

@@ -74,12 +74,8 @@ def activated(
 
     out = kernel.shape[0]
     assumptions = []
-    affine = None
-    if layer.normalization is not None:
-        if layer.normalization.kind == "batch_norm":
-            affine = _batch_norm(layer.normalization.name, layer.normalization.eps, out, read, available)
-        else:
-            assumptions.append("the normalisation after it depends on the input and is left out of D·W")
+    affine, sentence = _folded(layer, out, read, available)
+    assumptions += [sentence] if sentence else []
     name = layer.activation.name
     if name == "identity" and affine is None:
         return Activated(None, tuple(assumptions))
@@ -107,6 +103,19 @@ def activated(
         bias = _bias(layer, out, read, available)
         outputs = outputs if bias is None else outputs + bias
     return _checked(diagonals_at(outputs, affine, (name, slopes)), tuple(assumptions))
+
+
+def _folded(layer: Layer, out: int, read: Read, available: frozenset[str]) -> tuple[Affine | None, str]:
+    """Return the batch normalisation that is folded into D, and what was assumed of it."""
+    norm = layer.normalization
+    if norm is None:
+        return None, ""
+    if norm.kind != "batch_norm":
+        return None, "the normalisation after it depends on the input and is left out of D·W"
+    affine = _batch_norm(norm.name, norm.eps, out, read, available)
+    if affine is None or norm.source != "assumed":
+        return affine, ""
+    return affine, "batch normalisation taken to follow it, by its name or place, and folded in"
 
 
 def _checked(diagonals: Diagonals, assumptions: tuple[str, ...]) -> Activated:
@@ -152,7 +161,7 @@ def _own_outputs(layer: Layer, kernel: torch.Tensor, probes: Probes) -> torch.Te
     if layer.conv.transposed:
         raise SettingsError(f"--inputs: layer {layer.name!r}: not supported for a transposed convolution")
     images = _convolve(layer, kernel, inputs).movedim(1, -1).flatten(0, -2)
-    return images[torch.randint(len(images), (probes.patterns,), generator=generator)]
+    return images[torch.randperm(len(images), generator=generator)[: probes.patterns]]
 
 
 def _convolve(layer: Layer, kernel: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:

@@ -77,7 +77,7 @@ def conventions(report: Report, hidden: Collection[str] = ()) -> list[str]:
     maps = [name for name in kappas.present(report) if name not in hidden]
     cells = [kappas.shown(result, name) for result in results for name in ("weight", *maps)]
     if "chain" in maps:
-        chain = _chain([r for r in results if "chain" in r.maps])
+        chain = _chain(report, [r for r in results if "chain" in r.maps])
         sentences += [chain] if chain else []
     if "skip" in maps:
         sentences.append(_skip(report, [r for r in results if "skip" in r.maps]))
@@ -107,12 +107,12 @@ def _blocks(report: Report) -> str:
     kinds = {result.block.source for result in report.blocks}
     found = " found by their names," if kinds == {"assumed"} else ""
     return (
-        f"blocks:{found} J is the branch with its activations inside (median over random inputs), "
+        f"blocks:{found} J is the branch with its activations inside (D at random inputs, medians), "
         f"A the shortcut beside it; x*: of the rank that it has by construction."
     )
 
 
-def _chain(results: Sequence[LayerResult]) -> str:
+def _chain(report: Report, results: Sequence[LayerResult]) -> str:
     sampled = [p for result in results if (p := result.maps["chain"].patterns) is not None]
     texts = [kappas.shown(result, "chain").text for result in results]
     parts = []
@@ -125,7 +125,8 @@ def _chain(results: Sequence[LayerResult]) -> str:
             for result in results
         )
         what = "activation and any batch norm before it" if folded else "activation"
-        times = f", median over {most} random inputs" if most > 1 else ""
+        whose = "given" if report.settings.get("inputs") else "random"
+        times = f", median over {most} {whose} inputs" if most > 1 else ""
         parts.append(f"D is the derivative of the {what}{times}")
     if kappas.SAME in texts:
         parts.append(f"{kappas.SAME}: D is the identity")

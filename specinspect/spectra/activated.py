@@ -14,6 +14,7 @@ from specinspect.maps.fourier import fourier_blocks
 from specinspect.maps.model import ConvolutionMap, DenseMap, LinearMap
 from specinspect.maps.patterns import Diagonals
 from specinspect.spectra.family import Family, RectangularIdentity
+from specinspect.spectra.lean import LeanFamily
 from specinspect.spectra.model import PatternStatistics, Range, Spectrum, Tau
 from specinspect.spectra.plan import Plan
 from specinspect.spectra.solve import Solution, hardest
@@ -70,13 +71,11 @@ def measure_maps(
         names = ("chain",) if question.shortcut == "none" else ("chain", "skip", "skip_chain")
         return Answer(dict.fromkeys(names, weight) if weight.nonfinite else {}, None)
     collected = _Collection(_without_dead_outputs(linear, question))
-    batches = (
-        dense_batches(linear, plan)
-        if isinstance(linear, DenseMap)
-        else fourier_batches(linear, question, plan)
-    )
-    for batch in batches:
-        collected.add(batch)
+    if isinstance(linear, DenseMap):
+        collected.add_dense(linear, weight, plan)
+    else:
+        for batch in fourier_batches(linear, question, plan):
+            collected.add(batch)
     return collected.answer(weight, plan, keep_values)
 
 
@@ -142,14 +141,14 @@ class _Values:
     lowest: float = float("inf")
     floor: float = 0.0
 
-    def add(self, solution: Solution, batch: LayerBatch) -> None:
-        values = solution.values / batch.scale
+    def add(self, solution: Solution, scale: float, multiplicity: torch.Tensor) -> None:
+        values = solution.values / scale
         member = int(values[:, -1].argmin())
         low = float(values[member, -1])
         if low < self.lowest:
-            self.lowest, self.floor = low, float(solution.floor[member]) / batch.scale
+            self.lowest, self.floor = low, float(solution.floor[member]) / scale
         self.methods.append(solution.method)
-        self.values.append(values.repeat_interleave(batch.multiplicity, 0).flatten().numpy())
+        self.values.append(values.repeat_interleave(multiplicity, 0).flatten().numpy())
 
 
 class _Collection:
@@ -171,20 +170,47 @@ class _Collection:
         if with_skip:
             shortcut = RectangularIdentity() if batch.shortcut is None else batch.shortcut
         family = Family.of(batch.matrices, shortcut)
-        rho = q.rho * batch.scale
-        if with_skip:
-            self.skip.add(family.skip(rho, q.beta), batch)
         if batch.square:
             eigenvalues = torch.linalg.eigvalsh(batch.matrices + batch.matrices.mH)
-            low, high = float(eigenvalues.min()), float(eigenvalues.max())
-            self.tau.append((low / batch.scale, high / batch.scale))
-        for p in range(self.patterns):
-            diagonal = q.diagonals.values[p].to(batch.matrices.device)[batch.outputs]  # type: ignore[union-attr]
-            chain = family.chain(diagonal) if diagonal.ndim == 1 else _scalar_chain(family, diagonal)
+            self._add_tau(float(eigenvalues.min()), float(eigenvalues.max()), batch.scale)
+        device = batch.matrices.device
+        diagonals = [] if q.diagonals is None else list(q.diagonals.values.to(device))
+        self._solve(family, [d[batch.outputs] for d in diagonals], batch.scale, batch.multiplicity)
+
+    def add_dense(self, dense: DenseMap, weight: Spectrum, plan: Plan) -> None:
+        """Solve all maps of a matrix, which may be the largest of all: see `lean`."""
+        top = weight.sigma_max or 0.0
+        scale = harmless_scale(top)
+        family = LeanFamily.of(dense.matrix, scale, plan.device, top * scale)
+        if dense.shape[0] == dense.shape[1]:
+            self._add_tau(*family.tau(), scale)
+        q = self.question
+        diagonals = [] if q.diagonals is None else list(q.diagonals.values.to(plan.device))
+        self._solve(family, diagonals, scale, torch.ones(1, dtype=torch.int64))
+
+    def _add_tau(self, low: float, high: float, scale: float) -> None:
+        self.tau.append((low / scale, high / scale))
+
+    def _solve(
+        self,
+        family: Family | LeanFamily,
+        diagonals: Sequence[torch.Tensor],
+        scale: float,
+        multiplicity: torch.Tensor,
+    ) -> None:
+        q = self.question
+        rho = q.rho * scale
+        if q.shortcut != "none":
+            self.skip.add(family.skip(rho, q.beta), scale, multiplicity)
+        for p, diagonal in enumerate(diagonals):
+            if isinstance(family, Family) and diagonal.ndim == 2:
+                chain: Solution | None = _scalar_chain(family, diagonal)
+            else:
+                chain = family.chain(diagonal)
             if chain is not None:
-                self.chain[p].add(chain, batch)
-            if with_skip:
-                self.skip_chain[p].add(family.skip(rho, q.beta, diagonal), batch)
+                self.chain[p].add(chain, scale, multiplicity)
+            if q.shortcut != "none":
+                self.skip_chain[p].add(family.skip(rho, q.beta, diagonal), scale, multiplicity)
 
     def answer(self, weight: Spectrum, plan: Plan, keep_values: bool) -> Answer:
         """Summarise every map."""

@@ -86,16 +86,16 @@ class ExplicitShortcut:
 class Given:
     """A batch of matrices whose Gram matrix was put together from parts; see `solve.Tall`."""
 
-    matrix: torch.Tensor
-    """(batch, n, n): the Gram matrix on the smaller side."""
+    matrix: list[torch.Tensor]
+    """One (batch, n, n): the Gram matrix on the smaller side, handed over to whoever asks for it."""
     explicit: Callable[[torch.Tensor], torch.Tensor]
     """Indices → the matrices themselves (k, m, n), m >= n; only for the ill-conditioned ones."""
     size: torch.Tensor | None
     """(batch,): norm of the terms that were added up, which their rounding errors go by, if any were."""
 
     def gram(self) -> torch.Tensor:
-        """Return AᴴA."""
-        return self.matrix
+        """Return AᴴA, once."""
+        return self.matrix.pop()
 
     def factor(self, index: torch.Tensor) -> list[torch.Tensor]:
         """Return R of A = QR."""
@@ -127,7 +127,8 @@ class Family:
             matrices: (batch, out, in) float64 or complex128.
             shortcut: A as (batch, out, in) of the same dtype, or the identity of that shape, or None.
         """
-        turned = matrices.shape[-2] < matrices.shape[-1]
+        # Square matrices too: D on the columns only changes the Gram matrix by factors.
+        turned = matrices.shape[-2] <= matrices.shape[-1]
         m = matrices.mH if turned else matrices
         a: Shortcut | None
         if isinstance(shortcut, torch.Tensor):
@@ -135,7 +136,7 @@ class Family:
         else:
             a = shortcut
         gram = m.mH @ m
-        weight = singular_values(Given(gram, lambda index: m[index], None))
+        weight = singular_values(Given([gram], lambda index: m[index], None))
         return Family(m, a, turned, gram, None if a is None else a.cross(m), weight)
 
     def skip(self, rho: float, beta: float, diagonal: torch.Tensor | None = None) -> Solution:
@@ -166,7 +167,7 @@ class Family:
             return a.add_to(beta * self._apply(m[index], chosen), rho, index)
 
         size = abs(rho) * shortcut_norm + abs(beta) * peak * self.weight.values[:, 0]
-        return singular_values(Given(added, explicit, size)).scaled(unit)
+        return singular_values(Given([added], explicit, size)).scaled(unit)
 
     def chain(self, diagonal: torch.Tensor) -> Solution | None:
         """Return the singular values of D·M that D leaves, None if there are none.
@@ -192,7 +193,7 @@ class Family:
             rows = kept[index] * d[:, None]
             return rows if rows.shape[-2] >= rows.shape[-1] else rows.mH
 
-        return singular_values(Given(gram, explicit, None))
+        return singular_values(Given([gram], explicit, None))
 
     def _apply(self, m: torch.Tensor, diagonal: torch.Tensor | None) -> torch.Tensor:
         if diagonal is None:

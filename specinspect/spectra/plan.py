@@ -11,7 +11,8 @@ from pathlib import Path
 
 from specinspect.errors import ResourceError, SettingsError
 
-SMALL = 16 << 20
+_M_MMAP_THRESHOLD = -3
+SMALL = 4 << 20
 """Bytes: matrices up to this size may be stacked, and any layer may use this much beside its own size."""
 
 
@@ -31,7 +32,7 @@ class Plan:
         top. On the CPU stacking saves only call overhead, so it stays small.
         """
         if self.device == "cpu":
-            return SMALL // 16
+            return SMALL // 4
         import torch
 
         free, _ = torch.cuda.mem_get_info(self.device)
@@ -84,15 +85,16 @@ def default_jobs() -> int:
         return os.cpu_count() or 1
 
 
-def give_back_memory() -> None:
-    """Hand freed memory back to the system, where the C library keeps it for itself otherwise (glibc).
+def return_large_blocks() -> None:
+    """Let the C library hand blocks of 8 MB and more back to the system as soon as they are freed (glibc).
 
-    Blocks below 32 MB come from its heap, whose holes would add up over layers of many sizes.
+    By itself it moves that limit up to 32 MB and keeps smaller blocks in a heap, whose holes add up to
+    several times the largest layer over layers of many sizes.
     """
     if sys.platform != "linux":
         return
     with contextlib.suppress(OSError, AttributeError):  # another C library
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
+        ctypes.CDLL("libc.so.6").mallopt(_M_MMAP_THRESHOLD, 8 << 20)
 
 
 def available_memory() -> int | None:
