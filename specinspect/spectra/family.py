@@ -167,7 +167,9 @@ class Family:
             return a.add_to(beta * self._apply(m[index], chosen), rho, index)
 
         size = abs(rho) * shortcut_norm + abs(beta) * peak * self.weight.values[:, 0]
-        return singular_values(Given([added], explicit, size)).scaled(unit)
+        handed = [added]
+        del added, gram  # or they would be held through the refinement
+        return singular_values(Given(handed, explicit, size)).scaled(unit)
 
     def chain(self, diagonal: torch.Tensor) -> Solution | None:
         """Return the singular values of D·M that D leaves, None if there are none.

@@ -67,7 +67,9 @@ class LeanFamily:
             return m[None]
 
         size = torch.tensor([abs(rho) + abs(beta) * peak * self.norm], dtype=torch.float64)
-        return singular_values(Given([added[None]], explicit, size)).scaled(unit)
+        handed = [added[None]]
+        del added  # or it would be held through the refinement
+        return singular_values(Given(handed, explicit, size)).scaled(unit)
 
     def chain(self, diagonal: torch.Tensor) -> Solution | None:
         """Return the singular values of D·M that D leaves, None if there are none; see `Family.chain`."""
@@ -91,7 +93,9 @@ class LeanFamily:
             m = m[:, alive] if self.turned else m[alive]
             return (m if m.shape[0] >= m.shape[1] else m.T)[None]
 
-        return singular_values(Given([gram[None]], explicit, None))
+        handed = [gram[None]]
+        del gram
+        return singular_values(Given(handed, explicit, None))
 
     def tau(self) -> tuple[float, float]:
         """Return the extreme eigenvalues of M + Mᵀ, for a square matrix."""
