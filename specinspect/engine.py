@@ -102,7 +102,7 @@ def open_source(source: Source, settings: Settings) -> Inspection:
         architecture=architecture,
         activation=settings.activation,
     )
-    if set(settings.maps) == {"weight"}:
+    if set(settings.maps) == {"weight"} and not settings.compose:
         discovery = replace(discovery, layers=tuple(_without_activation(la) for la in discovery.layers))
     notices = (
         *(architecture.notes if architecture is not None else ()),
@@ -272,7 +272,7 @@ def run_block(job: BlockJob) -> BlockResult:
     """
     import torch
 
-    from specinspect.spectra.blocks import affordable_grid, measure_block
+    from specinspect.spectra.blocks import measure_block
 
     settings = job.settings
     with _named_errors(job.block.name), torch.inference_mode():
@@ -286,7 +286,7 @@ def run_block(job: BlockJob) -> BlockResult:
             beta=settings.beta,
             patterns=settings.patterns,
             seed=settings.seed,
-            grid=affordable_grid(job.block, job.layers, settings.grid, settings.patterns),
+            grid=settings.grid,  # halved inside where that is too much, and said
             keep_values=settings.spectra,
         )
 

@@ -469,3 +469,21 @@ def test_a_told_prelu_uses_the_stored_slopes() -> None:
     assert found[0].layer.activation.parameter == "prelu1.weight"
     assert any("0.25" in sentence for sentence in found[1].assumptions)
     assert not any("0.25" in sentence for sentence in found[0].assumptions)
+
+
+def test_a_block_on_a_smaller_grid_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("specinspect.spectra.blocks.MOST_OPERATIONS", 1e5)
+    state = {"a.weight": torch.randn(4, 4, 3, 3), "b.weight": torch.randn(4, 4, 3, 3)}
+    block = inspect(state, compose=["a:b"], grid=16).blocks[-1]
+    assert block.grid is not None
+    assert block.grid[0] < 16
+    assert any("16" in sentence and "grid" in sentence for sentence in block.assumptions)
+
+
+def test_a_composed_chain_keeps_its_activations_beside_weights_alone() -> None:
+    state = {"a.weight": torch.randn(5, 5), "b.weight": torch.randn(5, 5), "c.weight": torch.randn(5, 5)}
+    alone = inspect(state, compose=["a:b"], maps=("weight",)).blocks[-1]
+    beside = inspect(state, compose=["a:b"]).blocks[-1]
+    assert alone.chain is not None
+    assert beside.chain is not None
+    assert alone.chain.sigma_max == beside.chain.sigma_max
