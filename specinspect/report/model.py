@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from specinspect.bounds.model import Advice, BoundCheck
 from specinspect.checkpoint.model import Skipped
 from specinspect.layers.model import Layer
 from specinspect.spectra.model import SkipCurve, Spectrum, Tau
@@ -57,6 +58,10 @@ class LayerResult:
     """The layer's own, and what computing it had to assume (a grid, say)."""
     notes: tuple[str, ...] = ()
     """Facts about the stored numbers worth a sentence: zero rows, NaN counts, a zero matrix."""
+    bounds: tuple[BoundCheck, ...] = ()
+    """What theory guarantees of the maps, each with its verdict."""
+    advice: tuple[Advice, ...] = ()
+    """What would make a bound hold."""
 
 
 @dataclass(frozen=True, slots=True)
