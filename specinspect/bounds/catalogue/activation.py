@@ -1,0 +1,7 @@
+"""Results on an activation pattern (MATH B)."""
+
+from __future__ import annotations
+
+from specinspect.bounds.catalogue.model import Result
+
+RESULTS: tuple[Result, ...] = ()
