@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -291,12 +291,10 @@ def run_block(job: BlockJob) -> BlockResult:
         )
 
 
-def _measured_blocks(
-    inspection: Inspection, plan: Plan, executor: Executor | None
-) -> tuple[BlockResult, ...]:
-    """Measure all blocks of an opened source, in order."""
+def block_jobs(inspection: Inspection, plan: Plan) -> tuple[list[BlockJob], list[Cost]]:
+    """Return a job for every block of an opened source, in order, and what each will take."""
     if not inspection.blocks:
-        return ()
+        return [], []
     from specinspect.spectra.blocks import affordable_grid, block_operations
 
     settings, checkpoint = inspection.settings, inspection.checkpoint
@@ -310,9 +308,42 @@ def _measured_blocks(
         grid = affordable_grid(block, layers, settings.grid, settings.patterns)
         size = sum(prod(layer.shape) for layer in layers.values())
         costs.append(Cost(8 * 4 * size, block_operations(block, layers, grid, settings.patterns)))
-    workers = (settings.jobs or default_jobs()) if plan.device == "cpu" else 1
-    results = dict(run(jobs, costs, run_block, workers=workers, executor=executor))
+    return jobs, costs
+
+
+def _measured_blocks(
+    inspection: Inspection, plan: Plan, executor: Executor | None
+) -> tuple[BlockResult, ...]:
+    """Measure all blocks of an opened source, in order."""
+    jobs, costs = block_jobs(inspection, plan)
+    workers = (inspection.settings.jobs or default_jobs()) if plan.device == "cpu" else 1
+    results = dict(run(jobs, costs, run_block, workers=workers, executor=executor)) if jobs else {}
     return tuple(results[i] for i in range(len(jobs)))
+
+
+def layer_jobs(inspection: Inspection, plan: Plan) -> tuple[list[tuple[int, ...]], list[Job], list[Cost]]:
+    """Return the jobs that compute the chosen layers of an opened source.
+
+    Returns:
+        For each job the indices of its layers in checkpoint order, the job, and what it will take.
+    """
+    layers, settings = inspection.discovery.layers, inspection.settings
+    groups = list(_batches(layers, settings.grid, plan))
+    jobs = [layers_job(inspection, [layers[i] for i in group], plan) for group in groups]
+    return groups, jobs, [_total([cost(layer, settings) for layer in job.layers]) for job in jobs]
+
+
+def layers_job(inspection: Inspection, layers: Sequence[Layer], plan: Plan) -> Job:
+    """Return one job for some layers of an opened source."""
+    tensors = inspection.checkpoint.tensors
+    names = [name for layer in layers for name in (*layer.parameters, *side_tensors(layer, tensors))]
+    return Job(
+        tuple(layers),
+        {name: tensors[name] for name in names},
+        inspection.settings,
+        plan,
+        inspection.inputs,
+    )
 
 
 def _results(
@@ -323,22 +354,7 @@ def _results(
 ) -> Iterator[tuple[int, LayerResult]]:
     """Yield (index in checkpoint order, result) as they finish."""
     layers, settings = inspection.discovery.layers, inspection.settings
-    groups = list(_batches(layers, settings.grid, plan))
-    jobs = [
-        Job(
-            tuple(layers[i] for i in group),
-            {
-                name: inspection.checkpoint.tensors[name]
-                for i in group
-                for name in (*layers[i].parameters, *side_tensors(layers[i], inspection.checkpoint.tensors))
-            },
-            settings,
-            plan,
-            inspection.inputs,
-        )
-        for group in groups
-    ]
-    costs = [_total([cost(layer, settings) for layer in job.layers]) for job in jobs]
+    groups, jobs, costs = layer_jobs(inspection, plan)
     _check_memory(jobs, costs, plan)
     return_large_blocks()
     workers = settings.jobs or default_jobs()

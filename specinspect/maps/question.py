@@ -12,11 +12,12 @@ from specinspect.layers.model import Layer
 from specinspect.layers.vocabulary import SLOPES
 from specinspect.maps.activations import DERIVATIVES
 from specinspect.maps.build import Read, low_padding
-from specinspect.maps.operator import ConvolutionOperator, normal_probes, sample_pixel_diagonals
 from specinspect.maps.patterns import Affine, Diagonals, diagonals_at, outputs_at, probe_outputs, probe_seed
 
 if TYPE_CHECKING:
     import torch
+
+    from specinspect.maps.operator import ConvolutionOperator
 
 _NORM_PARTS = ("weight", "bias", "running_mean", "running_var")
 
@@ -88,6 +89,8 @@ def activated(
         if len(stored) in {1, out}:
             slopes = stored
     if name != "identity" and probes.pixels is not None:
+        from specinspect.maps.operator import normal_probes, sample_pixel_diagonals
+
         images = normal_probes(probes.pixels, probes.patterns, probe_seed(probes.seed, layer.name))
         bias = _bias(layer, out, read, available)
         diagonals = sample_pixel_diagonals(probes.pixels, bias, affine, (name, slopes), images)
