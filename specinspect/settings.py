@@ -39,7 +39,12 @@ _KINDS: Mapping[str, tuple[type, ...]] = {
     "curve": (bool,),
     "blocks": (bool,),
     "compose": (list, tuple),
+    "target_kappa": (float, int),
+    "delta": (float, int),
+    "init": (str, type(None)),
 }
+INITS = ("kaiming", "xavier", "pytorch-default")
+"""Initialisations that set the scale of fresh weights; beside them std:X."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +93,13 @@ class Settings:
     """Layers in flight at once; None takes it from the cores."""
     spectra: bool = False
     """Keep all singular values."""
+    target_kappa: float = 10.0
+    """The κ(ρI + βW) that the advice aims at."""
+    delta: float = 0.01
+    """A probabilistic bound may fail with this probability, over all layers together."""
+    init: str | None = None
+    """How the weights were drawn: 'kaiming', 'xavier', 'pytorch-default' or 'std:X'; None estimates their
+    scale from the entries."""
 
     def __post_init__(self) -> None:
         """Refuse values that make no sense.
@@ -117,6 +129,10 @@ class Settings:
                 raise SettingsError(f"{name}: expected a number within ±{LARGEST_WEIGHT:g}, got {value}")
         if self.beta == self.rho == 0:
             raise SettingsError("--rho and --beta are both 0: the skip map would be zero", "set one of them")
+        if not (isfinite(self.target_kappa) and self.target_kappa > 1):
+            raise SettingsError(f"--target-kappa: expected a number above 1, got {self.target_kappa}")
+        if not 0 < self.delta < 1:
+            raise SettingsError(f"--delta: expected a probability between 0 and 1, got {self.delta}")
         if self.jobs is not None and self.jobs < 1:
             raise SettingsError(f"--jobs: expected a whole number of at least 1, got {self.jobs}")
 
@@ -140,6 +156,11 @@ class Settings:
             )
         if self.conv_pattern == "pixel" and self.inputs is not None:
             raise SettingsError("--conv-pattern pixel: not together with --inputs", "leave one out")
+
+        if self.init is not None and self.init not in INITS and _init_std(self.init) is None:
+            raise SettingsError(
+                f"--init: expected {', '.join(INITS)} or std:X with X above 0, got {self.init!r}"
+            )
 
     def deciding(self, device: str) -> dict[str, Any]:
         """Return all that decides a number, for the report."""
@@ -168,4 +189,17 @@ class Settings:
             "conv_pattern": self.conv_pattern,
             "device": device,
             "spectra": self.spectra,
+            "target_kappa": self.target_kappa,
+            "delta": self.delta,
+            "init": self.init,
         }
+
+
+def _init_std(text: str) -> float | None:
+    """Return X of 'std:X', None where it is no positive number."""
+    kind, _, number = text.partition(":")
+    try:
+        std = float(number)
+    except ValueError:
+        return None
+    return std if kind == "std" and isfinite(std) and std > 0 else None

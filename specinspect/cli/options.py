@@ -32,6 +32,9 @@ KNOWN: Mapping[str, type] = {
     "device": str,
     "jobs": int,
     "spectra": bool,
+    "target_kappa": float,
+    "delta": float,
+    "init": str,
 }
 """Settings that the configuration file may hold, under the names of the options."""
 

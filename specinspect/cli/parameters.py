@@ -114,6 +114,28 @@ Jobs = Annotated[
     ),
 ]
 Spectra = Annotated[bool, typer.Option("--spectra", help="Put all singular values into the JSON.")]
+TargetKappa = Annotated[
+    float,
+    typer.Option("--target-kappa", metavar="FLOAT", help="The kappa of the skip map that advice aims at."),
+]
+Delta = Annotated[
+    float,
+    typer.Option(
+        "--delta",
+        metavar="FLOAT",
+        help="Probabilistic bounds may fail with this probability, over all layers together.",
+    ),
+]
+Init = Annotated[
+    str | None,
+    typer.Option(
+        "--init",
+        metavar="NAME",
+        help="How fresh weights were drawn: kaiming, xavier, pytorch-default or std:X "
+        " [default: from the entries]",
+        show_default=False,
+    ),
+]
 Output = Annotated[
     str | None,
     typer.Option("-o", "--output", metavar="FILE", help="Write there instead of to stdout."),

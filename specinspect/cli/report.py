@@ -17,9 +17,11 @@ from specinspect.cli.parameters import (
     ConvOperator,
     ConvPattern,
     Curve,
+    Delta,
     Device,
     Exclude,
     Grid,
+    Init,
     Inputs,
     Jobs,
     Key,
@@ -32,6 +34,7 @@ from specinspect.cli.parameters import (
     Rho,
     Seed,
     Spectra,
+    TargetKappa,
 )
 from specinspect.cli.speech import say
 from specinspect.errors import SettingsError
@@ -77,6 +80,9 @@ def report(
     device: Device = "auto",
     jobs: Jobs = None,
     spectra: Spectra = False,
+    target_kappa: TargetKappa = 10.0,
+    delta: Delta = 0.01,
+    init: Init = None,
 ) -> None:
     """Compute every layer once and report singular values, condition numbers and ranks.
 
