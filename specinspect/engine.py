@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     import torch
 
     from specinspect.spectra.activated import Answer, Question
-    from specinspect.spectra.blocks import BlockResult
     from specinspect.spectra.compute import Measured
+    from specinspect.spectra.model import BlockResult
 
     Source = str | os.PathLike[str] | Mapping[str, torch.Tensor] | torch.nn.Module | Checkpoint
 

@@ -17,7 +17,7 @@ from specinspect.report.model import (
 )
 
 if TYPE_CHECKING:
-    from specinspect.spectra.blocks import BlockResult
+    from specinspect.spectra.model import BlockResult
 
 
 def assemble(

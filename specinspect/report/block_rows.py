@@ -12,8 +12,7 @@ from specinspect.report.kappas import PARTIAL, severity
 from specinspect.report.text import ABSENT, kappa, middle, number, visible
 
 if TYPE_CHECKING:
-    from specinspect.spectra.blocks import BlockResult
-    from specinspect.spectra.model import Spectrum
+    from specinspect.spectra.model import BlockResult, Spectrum
 
 LISTED = 16
 """Blocks shown; of more, those with the worst κ beside their shortcut."""

@@ -8,7 +8,7 @@ from specinspect.report.plain import plain, spectrum_to_dict
 
 if TYPE_CHECKING:
     from specinspect.layers.model import Activation
-    from specinspect.spectra.blocks import BlockResult
+    from specinspect.spectra.model import BlockResult
 
 
 def block_to_dict(result: BlockResult) -> dict[str, Any]:

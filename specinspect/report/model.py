@@ -9,13 +9,10 @@ from typing import TYPE_CHECKING, Any
 from specinspect.bounds.model import Advice, BoundCheck
 from specinspect.checkpoint.model import Skipped
 from specinspect.layers.model import Layer
-from specinspect.spectra.model import SkipCurve, Spectrum, Tau
+from specinspect.spectra.model import BlockResult, PaddingBounds, SkipCurve, Spectrum, Tau
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from specinspect.spectra.blocks import BlockResult
-    from specinspect.spectra.padded import PaddingBounds
 
 SCHEMA_VERSION = "1"
 

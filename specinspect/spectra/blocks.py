@@ -46,7 +46,7 @@ from specinspect.maps.build import Read
 from specinspect.maps.fourier import frequencies
 from specinspect.spectra.activated import over_patterns
 from specinspect.spectra.family import ExplicitShortcut, Family, RectangularIdentity, Shortcut
-from specinspect.spectra.model import Spectrum
+from specinspect.spectra.model import BlockResult, Spectrum
 from specinspect.spectra.plan import Plan
 from specinspect.spectra.rounding import MANTISSA_BITS, SMALLEST_EXPONENT
 from specinspect.spectra.solve import EPS, Batch, Solution, hardest, singular_values
@@ -54,6 +54,8 @@ from specinspect.spectra.summary import summarise, unusable
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+__all__ = ["BlockResult", "affordable_grid", "block_operations", "measure_block"]
 
 DENSE_COLUMNS = 4096
 """Largest operator that is written out, in columns, where every pixel has its own diagonal."""
@@ -63,28 +65,6 @@ LARGEST = 1e140
 """Product of the norms of a block's layers that can still be squared."""
 REACHED = 1e-3
 """Relative residual of σ_min up to which an iterative solver is believed."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class BlockResult:
-    """What was measured of a block."""
-
-    block: Block
-    chain: Spectrum | None
-    """J. None where it could not be measured; `notes` say why."""
-    skip: Spectrum | None
-    """ρA + βJ; None where there is no shortcut."""
-    grid: tuple[int, ...] | None = None
-    heads: tuple[Spectrum, ...] = ()
-    """W_O·W_V of each attention head on its own."""
-    assumptions: tuple[str, ...] = ()
-    """The block's own among them."""
-    notes: tuple[str, ...] = ()
-
-    @property
-    def norm(self) -> float | None:
-        """‖J‖, the median over patterns (MATH R31 needs it below 1)."""
-        return None if self.chain is None else self.chain.sigma_max
 
 
 def measure_block(

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from specinspect.layers.blocks import Block
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -102,3 +104,63 @@ class Spectrum:
     """Descending; kept only on request."""
     patterns: PatternStatistics | None = None
     """Only for maps with a sampled D: the scalars above are then lower medians over the patterns."""
+
+
+@dataclass(frozen=True, slots=True)
+class PaddingBounds:
+    """Bounds on a zero-padded convolution T from periodic ones C, None where they do not apply."""
+
+    same_grid_reason: str = ""
+    """Why MATH R64 does not apply; '' where it does."""
+    frobenius_distance: float | None = None
+    """‖C-T‖_F = √E on T's own grid, exact; no singular value of T is further from that of C (MATH R64)."""
+    frobenius_norm: float | None = None
+    """‖T‖_F, exact: ‖T‖_F² = ‖C‖_F² - E."""
+    rank: int | None = None
+    """r: the rank of C-T is at most this."""
+    sigma_max_lower: float | None = None
+    """σ_{1+r}(C) <= σ_max(T), by interlacing; 0 where r leaves nothing."""
+    sigma_max_upper_same_grid: float | None = None
+    """σ_max(T) <= σ_max(C) + √E."""
+    sigma_min_upper: float | None = None
+    """σ_min(T) <= σ_{N-r}(C), by interlacing; None where r >= N."""
+
+    enlarged_reason: str = ""
+    """Why MATH R65 does not apply; '' where it does, at least for σ_max."""
+    enlarged_grid: tuple[int, ...] | None = None
+    """n' >= n + dil(k-1), whose periodic operator T is a part of."""
+    sigma_max_upper: float | None = None
+    """σ_max(T) <= σ_max(C_n')."""
+    square_reason: str = ""
+    """Why there is no τ and nothing beside a skip: not square, strided, or not one output per place."""
+    tau_min: float | None = None
+    """τmin(C_n') <= every eigenvalue of T + Tᵀ."""
+    tau_max: float | None = None
+    skip_sigma_min_lower: float | None = None
+    """|ρ| + min(ρβτmin, ρβτmax)/(2|ρ|) <= σ_min(ρI+βT); vacuous where not positive. None for ρ = 0."""
+    skip_sigma_max_upper: float | None = None
+    """σ_max(ρI+βT) <= √(ρ² + β²σ_max² + max(ρβτmin, ρβτmax)) (MATH R3)."""
+    skip_condition_number_upper: float | None = None
+    """The ratio of the two, where the lower one is positive."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BlockResult:
+    """What was measured of a block."""
+
+    block: Block
+    chain: Spectrum | None
+    """J. None where it could not be measured; `notes` say why."""
+    skip: Spectrum | None
+    """ρA + βJ; None where there is no shortcut."""
+    grid: tuple[int, ...] | None = None
+    heads: tuple[Spectrum, ...] = ()
+    """W_O·W_V of each attention head on its own."""
+    assumptions: tuple[str, ...] = ()
+    """The block's own among them."""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def norm(self) -> float | None:
+        """‖J‖, the median over patterns (MATH R31 needs it below 1)."""
+        return None if self.chain is None else self.chain.sigma_max

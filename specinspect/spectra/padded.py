@@ -27,7 +27,7 @@ from specinspect.maps.patterns import Diagonals
 from specinspect.spectra.activated import over_patterns
 from specinspect.spectra.compute import measure
 from specinspect.spectra.iterative import extremes
-from specinspect.spectra.model import Spectrum, Status
+from specinspect.spectra.model import PaddingBounds, Spectrum, Status
 from specinspect.spectra.plan import Plan
 from specinspect.spectra.rounding import scan, storage_floor
 from specinspect.spectra.solve import EPS, Batch, hardest, singular_values
@@ -282,44 +282,6 @@ def _status(low: float | None, zeros: int, storage: float, computation: float) -
 
 
 # What the periodic grid says of the zero-padded layer
-
-
-@dataclass(frozen=True, slots=True)
-class PaddingBounds:
-    """Bounds on a zero-padded convolution T from periodic ones C, None where they do not apply."""
-
-    same_grid_reason: str = ""
-    """Why MATH R64 does not apply; '' where it does."""
-    frobenius_distance: float | None = None
-    """‖C-T‖_F = √E on T's own grid, exact; no singular value of T is further from that of C (MATH R64)."""
-    frobenius_norm: float | None = None
-    """‖T‖_F, exact: ‖T‖_F² = ‖C‖_F² - E."""
-    rank: int | None = None
-    """r: the rank of C-T is at most this."""
-    sigma_max_lower: float | None = None
-    """σ_{1+r}(C) <= σ_max(T), by interlacing; 0 where r leaves nothing."""
-    sigma_max_upper_same_grid: float | None = None
-    """σ_max(T) <= σ_max(C) + √E."""
-    sigma_min_upper: float | None = None
-    """σ_min(T) <= σ_{N-r}(C), by interlacing; None where r >= N."""
-
-    enlarged_reason: str = ""
-    """Why MATH R65 does not apply; '' where it does, at least for σ_max."""
-    enlarged_grid: tuple[int, ...] | None = None
-    """n' >= n + dil(k-1), whose periodic operator T is a part of."""
-    sigma_max_upper: float | None = None
-    """σ_max(T) <= σ_max(C_n')."""
-    square_reason: str = ""
-    """Why there is no τ and nothing beside a skip: not square, strided, or not one output per place."""
-    tau_min: float | None = None
-    """τmin(C_n') <= every eigenvalue of T + Tᵀ."""
-    tau_max: float | None = None
-    skip_sigma_min_lower: float | None = None
-    """|ρ| + min(ρβτmin, ρβτmax)/(2|ρ|) <= σ_min(ρI+βT); vacuous where not positive. None for ρ = 0."""
-    skip_sigma_max_upper: float | None = None
-    """σ_max(ρI+βT) <= √(ρ² + β²σ_max² + max(ρβτmin, ρβτmax)) (MATH R3)."""
-    skip_condition_number_upper: float | None = None
-    """The ratio of the two, where the lower one is positive."""
 
 
 def padding_bounds(

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from specinspect.layers.model import Layer
     from specinspect.report.model import Finding, LayerResult
-    from specinspect.spectra.blocks import BlockResult
-    from specinspect.spectra.model import SkipCurve, Spectrum
+    from specinspect.spectra.model import BlockResult, SkipCurve, Spectrum
 
 State = Literal["pending", "running", "done", "failed"]
 
