@@ -60,10 +60,10 @@ def check_not_input(output: str | None, files: Sequence[str]) -> None:
             raise SettingsError(f"-o: {output!r} is read by this very run", "name another file")
 
 
-def write_report(report: Report, form: str, output: str | None) -> None:
-    """Render a report and write it to a file or to stdout."""
+def write_report(report: Report, form: str, output: str | None, *, bounds: bool = False) -> None:
+    """Render a report and write it to a file or to stdout; `bounds` adds them to the table."""
     if form == "table":
-        _table(report, output)
+        _table(report, output, bounds)
         return
     from specinspect.report import FORMATS
 
@@ -75,16 +75,16 @@ def write_report(report: Report, form: str, output: str | None) -> None:
         _replace(output, text)
 
 
-def _table(report: Report, output: str | None) -> None:
+def _table(report: Report, output: str | None, bounds: bool) -> None:
     from specinspect.report.table import print_table
 
     if output is None:
-        print_table(report, sys.stdout)
+        print_table(report, sys.stdout, bounds=bounds)
         return
     import io
 
     buffer = io.StringIO()
-    print_table(report, buffer)
+    print_table(report, buffer, bounds=bounds)
     _replace(output, buffer.getvalue())
 
 

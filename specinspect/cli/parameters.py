@@ -66,6 +66,9 @@ Curve = Annotated[
     bool,
     typer.Option("--curve", help="Also the extremes of rho I + beta W for beta from 0 to 2 (in the JSON)."),
 ]
+Bounds = Annotated[
+    bool, typer.Option("--bounds", help="Show every bound with its verdicts and the advice (in the table).")
+]
 Grid = Annotated[int, typer.Option("--grid", metavar="N", help="Convolutions: side of the periodic grid.")]
 ConvOperator = Annotated[
     str,

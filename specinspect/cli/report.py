@@ -11,6 +11,7 @@ from specinspect.cli.parameters import (
     Activation,
     Beta,
     Blocks,
+    Bounds,
     Checkpoint,
     Compose,
     ConfigFile,
@@ -70,6 +71,7 @@ def report(
     blocks: Blocks = True,
     compose: Compose = None,
     curve: Curve = False,
+    show_bounds: Bounds = False,
     grid: Grid = 16,
     conv_operator: ConvOperator = "circular",
     conv_pattern: ConvPattern = "channel",
@@ -107,4 +109,4 @@ def report(
         result = engine.report(inspection, progress=advance)
     for sentence in (*notice, *inspection.notices):
         say(sentence)
-    write_report(result, chosen.value, output)
+    write_report(result, chosen.value, output, bounds=show_bounds)

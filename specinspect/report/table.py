@@ -14,7 +14,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
-from specinspect.report import kappas, words
+from specinspect.report import bound_rows, kappas, words
 from specinspect.report.block_rows import block_lines
 from specinspect.report.kappas import severity
 from specinspect.report.text import (
@@ -47,26 +47,32 @@ GAP = 2
 NAME_SHARE = 0.3
 """Of the width: names keep that much, columns go first."""
 FIRST_TO_GO = (
-    "dtype", "stable_rank", "sigma_min", "rank", "picture", "sigma_max", "shape", "skip", "chain", "at",
+    "dtype", "stable_rank", "sigma_min", "rank", "picture", "sigma_max", "shape", "proven", "skip",
+    "chain", "at",
 )  # fmt: skip
 """Columns in the order in which they are given up."""
 
 
-def render(report: Report, *, width: int | None = None, merge: bool | None = None) -> RenderableType:
+def render(
+    report: Report, *, width: int | None = None, merge: bool | None = None, bounds: bool = False
+) -> RenderableType:
     """Return the table as something that a rich Console prints.
 
     Args:
         report: what to show.
         width: columns to use at most; None uses the console's.
         merge: show layers that repeat in numbered blocks as one row; None does so above MERGE_ABOVE layers.
+        bounds: also show every bound with its verdicts, and the advice.
 
     Returns:
         A renderable. In a console whose encoding is not UTF-8 it is pure ASCII.
     """
-    return _ReportTable(report, width, len(report.layers) > MERGE_ABOVE if merge is None else merge)
+    return _ReportTable(report, width, len(report.layers) > MERGE_ABOVE if merge is None else merge, bounds)
 
 
-def print_table(report: Report, file: IO[str] | None = None, *, merge: bool | None = None) -> None:
+def print_table(
+    report: Report, file: IO[str] | None = None, *, merge: bool | None = None, bounds: bool = False
+) -> None:
     """Print the table to a stream (stdout by default).
 
     A stream that is not a terminal gets no colour and PIPE_WIDTH columns, unless COLUMNS says otherwise.
@@ -75,7 +81,7 @@ def print_table(report: Report, file: IO[str] | None = None, *, merge: bool | No
     given = os.environ.get("COLUMNS", "").isdigit()
     width = None if given or stream.isatty() else PIPE_WIDTH
     console = Console(file=stream, width=width, markup=False, highlight=False, emoji=False)
-    console.print(render(report, merge=merge))
+    console.print(render(report, merge=merge, bounds=bounds))
 
 
 class _Place(NamedTuple):
@@ -202,6 +208,7 @@ class _ReportTable:
     report: Report
     width: int | None
     merge: bool
+    bounds: bool
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         plain = options.ascii_only
@@ -221,6 +228,8 @@ class _ReportTable:
         yield Text("")
         if self.report.blocks:
             yield from self._blocks(width, plain=plain)
+        if self.bounds:
+            yield from self._bounds(width, plain=plain)
         for label, sentence in self._caption(rows, dropped, merged=merged):
             yield from _wrapped(console, width, Text(f"{label:<8}", "bold"), Text(say(sentence)))
         yield from _wrapped(console, width, Text(), Text(say(words.coverage(self.report)), "bold"))
@@ -323,6 +332,7 @@ class _ReportTable:
             "kappa": column("κ(W)", lambda row: kappa(row.spectrum)),
             "at": column("at", lambda row: row.blocks[row.worst] if row.merged else ""),
             **{name: column(header, kappa_of(name)) for name, header in kappas.HEADERS.items()},
+            "proven": column("proven\n≤", lambda row: bound_rows.guaranteed(row.results)),
             "stable_rank": column(
                 "stable\nrank", lambda row: number(_extreme((s.stable_rank for s in spectra(row)), min))
             ),
@@ -334,6 +344,8 @@ class _ReportTable:
         }  # fmt: skip
         for name in set(kappas.HEADERS) - set(kappas.present(self.report)):
             del columns[name]
+        if not bound_rows.some_guarantee(self.report.layers):
+            del columns["proven"]
         if not merged:
             del columns["at"]
         if len(set(columns["dtype"].cells)) == 1:
@@ -355,12 +367,19 @@ class _ReportTable:
             yield Text(ascii_only(text.plain), style=text.style, no_wrap=True) if plain else text
         yield Text("")
 
+    def _bounds(self, width: int, *, plain: bool) -> RenderResult:
+        ellipsis = "..." if plain else "…"
+        for text in bound_rows.bound_lines(self.report.layers, width, plain=plain, ellipsis=ellipsis):
+            yield Text(ascii_only(text.plain), style=text.style, no_wrap=True) if plain else text
+        yield Text("")
+
     def _caption(
         self, rows: Sequence[_Row], dropped: Mapping[str, str], *, merged: bool
     ) -> Iterator[tuple[str, str]]:
         foreign = words.placeholders(self.report)
         sections = {
             "numbers": self._legend(rows, dropped, merged=merged),
+            "advice": bound_rows.advice_lines(self.report.layers) if self.bounds else [],
             "notes": words.notes(self.report),
             "assumed": words.assumed(self.report),
             "skipped": words.skipped(self.report),

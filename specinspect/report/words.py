@@ -8,6 +8,7 @@ from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from specinspect.report import kappas
+from specinspect.report.bound_rows import about_guarantees
 from specinspect.report.json import assumptions
 from specinspect.report.text import integer, number, shape, size, visible
 
@@ -81,6 +82,8 @@ def conventions(report: Report, hidden: Collection[str] = ()) -> list[str]:
         sentences += [chain] if chain else []
     if "skip" in maps:
         sentences.append(_skip(report, [r for r in results if "skip" in r.maps]))
+    guarantees = about_guarantees(report.layers) if "proven" not in hidden else ""
+    sentences += [guarantees] if guarantees else []
     if report.blocks:
         sentences.append(_blocks(report))
     unresolved = _unresolved(results, ("weight", *maps))

@@ -1,0 +1,113 @@
+"""Bounds as lines of a table: per bound its verdicts over all layers, and where it is tightest."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from rich.cells import cell_len
+from rich.text import Text
+
+from specinspect.report.text import ABSENT, layer_name, middle, number, visible
+
+if TYPE_CHECKING:
+    from specinspect.bounds.model import BoundCheck
+    from specinspect.report.model import LayerResult
+
+GUARANTEE = "r4.best"
+"""Id of the bound on κ(ρI + βW) that stands beside the computed one."""
+HEADERS = ("bound", "of", "holds", "vacuous", "n/a", "violated", "tightest: value", "bound", "slack", "layer")
+RIGHT = range(2, 9)
+
+
+class _Line(NamedTuple):
+    cells: tuple[str, ...]
+    violated: bool
+
+
+def guarantee(result: LayerResult) -> BoundCheck | None:
+    """Return what is guaranteed of κ(ρI + βW) of a layer, None where nothing is."""
+    for check in result.bounds:
+        if check.id == GUARANTEE and check.of == "skip":
+            return check if check.verdict == "holds" else None
+    return None
+
+
+def bound_lines(layers: Sequence[LayerResult], width: int, *, plain: bool, ellipsis: str) -> Iterator[Text]:
+    """Yield a header and one line per bound and map that some layer was tested with."""
+    groups: dict[tuple[str, str], list[tuple[str, BoundCheck]]] = {}
+    for result in layers:
+        for check in result.bounds:
+            groups.setdefault((check.id, check.of), []).append((result.layer.name, check))
+    if not groups:
+        return
+    lines = [_line(key, checks) for key, checks in groups.items()]
+    rows = [HEADERS, *(line.cells for line in lines)]
+    sizes = [max(cell_len(row[column]) for row in rows) for column in range(len(HEADERS))]
+    keep = [c for c in range(len(HEADERS)) if c != 5 or any(line.violated for line in lines)]
+    while sum(sizes[c] for c in keep[:-1]) + 2 * (len(keep) - 1) + 12 > width and len(keep) > 4:
+        keep.pop(-2)
+    room = width - sum(sizes[c] for c in keep[:-1]) - 2 * (len(keep) - 1)
+    sizes[-1] = max(min(sizes[-1], room), 5)
+    for index, row in enumerate(rows):
+        text = Text(no_wrap=True, overflow="crop")
+        style = "bold" if index == 0 else "bold red" if lines[index - 1].violated else ""
+        for place, column in enumerate(keep):
+            cell = middle(row[column], sizes[column], ellipsis)
+            blank = " " * (sizes[column] - cell_len(cell))
+            text.append(("  " if place else "") + (blank + cell if column in RIGHT else cell + blank), style)
+        text.rstrip()
+        yield text
+        if index == 0:
+            total = sum(sizes[c] for c in keep) + 2 * (len(keep) - 1)
+            yield Text(("-" if plain else "─") * min(total, width), style="dim", no_wrap=True)
+
+
+def _line(key: tuple[str, str], checks: Sequence[tuple[str, BoundCheck]]) -> _Line:
+    verdicts = Counter(check.verdict for _, check in checks)
+    decided = [(name, c) for name, c in checks if c.verdict in {"holds", "violated"} and c.slack is not None]
+    tightest = min(decided, key=lambda pair: pair[1].slack or 0.0, default=None)
+    where = (ABSENT, ABSENT, ABSENT, "")
+    if tightest is not None:
+        name, check = tightest
+        slack = "" if check.slack is None else f"{100 * check.slack:.1f} %"
+        where = (number(check.value), number(check.bound), slack, layer_name(name))
+    counts = tuple(
+        str(verdicts[verdict] or "") for verdict in ("holds", "vacuous", "not_applicable", "violated")
+    )
+    return _Line((*key, *counts, *where), bool(verdicts["violated"]))
+
+
+def some_guarantee(layers: Sequence[LayerResult]) -> bool:
+    """Say whether κ(ρI + βW) is guaranteed for some layer."""
+    return any(guarantee(result) is not None for result in layers)
+
+
+def guaranteed(layers: Sequence[LayerResult]) -> str:
+    """Return what κ(ρI + βW) is guaranteed to be at most for all of some layers."""
+    found = [guarantee(result) for result in layers]
+    bounds = [check.bound for check in found if check is not None and check.bound is not None]
+    return number(max(bounds)) if bounds and len(bounds) == len(found) else ABSENT
+
+
+def about_guarantees(layers: Sequence[LayerResult]) -> str:
+    """Return what the guarantees say, or that there are none; nothing where none was looked for."""
+    tested = [c for result in layers for c in result.bounds if c.id == GUARANTEE and c.of == "skip"]
+    if not tested:
+        return ""
+    if some_guarantee(layers):
+        return f"proven ≤: what theory guarantees of κ(skip) at most ({GUARANTEE}; {ABSENT}: nothing)."
+    return f"theory guarantees no κ(skip) here ({GUARANTEE}); --bounds shows what holds."
+
+
+def advice_lines(layers: Sequence[LayerResult]) -> list[str]:
+    """Return one sentence per layer and piece of advice, those of equal text together."""
+    names: dict[str, list[str]] = {}
+    for result in layers:
+        for item in result.advice:
+            names.setdefault(f"{item.sentence} ({item.bound})", []).append(layer_name(result.layer.name))
+    return [
+        f"{found[0]}{f' and {len(found) - 1} more' if len(found) > 1 else ''}: {visible(sentence)}"
+        for sentence, found in names.items()
+    ]

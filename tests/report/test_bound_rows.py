@@ -1,0 +1,109 @@
+"""Bounds in the table: counts per verdict, the tightest layer, guarantees and advice."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from rich.cells import cell_len
+
+from specinspect.bounds.model import Advice, BoundCheck, Verdict
+from specinspect.report.bound_rows import advice_lines, bound_lines, guaranteed
+from specinspect.report.model import LayerResult
+from specinspect.report.table import print_table
+from tests.report import canned
+
+
+def check(name: str = "r4.best", verdict: Verdict = "holds", **values: Any) -> BoundCheck:
+    known = {"value": 3.0, "bound": 6.0, "slack": 0.5} if verdict in {"holds", "violated"} else {}
+    given = {"of": "skip", "value": None, "bound": None, "slack": None, "probability": None} | known | values
+    return BoundCheck(id=name, verdict=verdict, why="", **given)
+
+
+def layers(*checks: tuple[BoundCheck, ...]) -> list[LayerResult]:
+    return [replace(canned.linear(f"layer{i}"), bounds=found) for i, found in enumerate(checks)]
+
+
+def lines(found: list[LayerResult], width: int = 120) -> list[str]:
+    return [text.plain for text in bound_lines(found, width, plain=False, ellipsis="…")]
+
+
+def test_one_line_per_bound_counts_the_verdicts_and_names_the_tightest_layer() -> None:
+    found = layers(
+        (check(slack=0.5), check("r2", "vacuous")),
+        (check(slack=0.25, value=4.5), check("r2", "not_applicable")),
+        (check("r4.best", "vacuous"),),
+    )
+    header, _, first, second = lines(found)
+    assert header.split() == [
+        "bound",
+        "of",
+        "holds",
+        "vacuous",
+        "n/a",
+        "tightest:",
+        "value",
+        "bound",
+        "slack",
+        "layer",
+    ]
+    assert first.split() == ["r4.best", "skip", "2", "1", "4.50", "6.00", "25.0", "%", "layer1"]
+    assert second.split() == ["r2", "skip", "1", "1", "–", "–", "–"]
+
+
+def test_a_violation_has_a_column_of_its_own() -> None:
+    header, _, row = lines(layers((check("r1", "violated", value=7.0, slack=-0.17),)))
+    assert "violated" in header
+    assert row.split()[:3] == ["r1", "skip", "1"]
+
+
+@pytest.mark.parametrize("width", [40, 60, 80])
+def test_lines_fit(width: int) -> None:
+    found = [replace(canned.linear("encoder.layer.11.attention.output.dense" * 2), bounds=(check(),))]
+    assert all(cell_len(line) <= width for line in lines(found, width))
+
+
+def test_a_guarantee_of_merged_layers_is_the_weakest_or_none() -> None:
+    assert guaranteed(layers((check(bound=6.0),), (check(bound=9.0),))) == "9.00"
+    assert guaranteed(layers((check(bound=6.0),), (check("r4.best", "vacuous"),))) == "–"
+    assert guaranteed(layers((check(of="skip_chain"),))) == "–"
+
+
+def table(found: list[LayerResult], *, bounds: bool = False) -> str:
+    report = replace(canned.report(), layers=tuple(found))
+    stream = io.StringIO()
+    print_table(report, stream, bounds=bounds)
+    return stream.getvalue()
+
+
+def test_the_default_table_has_the_guarantee_beside_the_computed_value() -> None:
+    text = table(layers((check(bound=7.5),), (check("r4.best", "vacuous"),)))
+    rows = [line for line in text.splitlines() if line.startswith(("layer0", "layer1"))]
+    assert "7.50" in rows[0]
+    assert "7.50" not in rows[1]
+    assert "proven ≤" in text
+
+
+def test_without_any_guarantee_there_is_no_column_but_a_sentence() -> None:
+    text = table(layers((check("r4.best", "vacuous"),)))
+    assert "proven" not in text
+    assert "theory guarantees no κ(skip) here" in text
+
+
+def test_bounds_and_advice_come_on_request() -> None:
+    found = layers((check(),), (check(),))
+    advised = [replace(r, advice=(Advice("r4.best", "beta", 0.5, "β up to 0.5"),)) for r in found]
+    assert "tightest" not in table(advised)
+    shown = table(advised, bounds=True)
+    assert "tightest" in shown
+    assert "layer0 and 1 more: β up to 0.5 (r4.best)" in shown
+
+
+def test_hostile_names_stay_on_one_line() -> None:
+    result = replace(
+        canned.linear(canned.ESCAPES), bounds=(check(),), advice=(Advice("r2", "beta", 1.0, "a\x1b[31m"),)
+    )
+    assert all("\x1b" not in line and "\n" not in line for line in lines([result]))
+    assert all("\x1b" not in line and "\n" not in line for line in advice_lines([result]))
