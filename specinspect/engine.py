@@ -199,7 +199,7 @@ def inspect(
     Raises:
         SpecinspectError: the source cannot be read, or a setting makes no sense.
     """
-    return report(open_source(source, _settings(settings)), progress=progress, executor=executor)
+    return report(open_source(source, settings_of(settings)), progress=progress, executor=executor)
 
 
 def iter_layers(
@@ -213,12 +213,17 @@ def iter_layers(
 
     Arguments and errors as for `inspect`; the source is opened before the first result is asked for.
     """
-    chosen = _settings(settings)
+    chosen = settings_of(settings)
     inspection = open_source(source, chosen)
     return (result for _, result in _results(inspection, choose_plan(chosen.device), progress, executor))
 
 
-def _settings(values: Mapping[str, Any]) -> Settings:
+def settings_of(values: Mapping[str, Any]) -> Settings:
+    """Return the Settings of keyword arguments.
+
+    Raises:
+        SettingsError: no such setting, or a value that makes no sense.
+    """
     known = Settings.__dataclass_fields__
     for name in values:
         if name not in known:
@@ -275,7 +280,7 @@ def run_block(job: BlockJob) -> BlockResult:
     from specinspect.spectra.blocks import measure_block
 
     settings = job.settings
-    with _named_errors(job.block.name), torch.inference_mode():
+    with named_errors(job.block.name), torch.inference_mode():
         return measure_block(
             job.block,
             job.layers,
@@ -355,7 +360,7 @@ def _results(
     """Yield (index in checkpoint order, result) as they finish."""
     layers, settings = inspection.discovery.layers, inspection.settings
     groups, jobs, costs = layer_jobs(inspection, plan)
-    _check_memory(jobs, costs, plan)
+    check_memory(jobs, costs, plan)
     return_large_blocks()
     workers = settings.jobs or default_jobs()
     whole, done, layers_done = sum(c.operations for c in costs) or 1.0, 0.0, 0
@@ -390,7 +395,12 @@ def _total(costs: list[Cost]) -> Cost:
     return Cost(sum(c.bytes for c in costs), sum(c.operations for c in costs))
 
 
-def _check_memory(jobs: list[Job], costs: list[Cost], plan: Plan) -> None:
+def check_memory(jobs: Sequence[Job], costs: Sequence[Cost], plan: Plan) -> None:
+    """Refuse what does not fit, before anything is computed.
+
+    Raises:
+        ResourceError: the memory that is free is less than one job needs.
+    """
     free = available_memory()
     if plan.device != "cpu" or free is None or not jobs:
         return
@@ -413,7 +423,7 @@ def run_job(job: Job) -> tuple[LayerResult, ...]:
     """
     import torch
 
-    with _named_errors(", ".join(layer.name for layer in job.layers)):
+    with named_errors(", ".join(layer.name for layer in job.layers)):
         try:
             return _compute(job, job.plan)
         except torch.OutOfMemoryError:
@@ -422,7 +432,7 @@ def run_job(job: Job) -> tuple[LayerResult, ...]:
 
 
 @contextmanager
-def _named_errors(names: str) -> Iterator[None]:
+def named_errors(names: str) -> Iterator[None]:
     """Turn the errors of solvers and allocators into ours, with the layer's name."""
     import torch
 

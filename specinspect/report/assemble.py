@@ -46,18 +46,7 @@ def assemble(
     resolved = [(result, s.condition_number) for result, s in weights if s.condition_number is not None]
     worst = max(resolved, key=lambda pair: pair[1], default=None)
     return Report(
-        checkpoint=CheckpointSummary(
-            path=checkpoint.path,
-            format=checkpoint.format,
-            files=checkpoint.files,
-            bytes=checkpoint.bytes,
-            tensors=checkpoint.count,
-            parameters=checkpoint.parameters,
-            metadata=checkpoint.metadata,
-            key=checkpoint.key,
-            assumptions=(*checkpoint.assumptions, *notices),
-            placeholders=checkpoint.placeholders,
-        ),
+        checkpoint=checkpoint_summary(checkpoint, notices),
         settings=settings,
         layers=tuple(results),
         skipped=(*skipped, *checkpoint.skipped),
@@ -73,6 +62,22 @@ def assemble(
         ),
         version=__version__,
         blocks=tuple(blocks),
+    )
+
+
+def checkpoint_summary(checkpoint: Checkpoint, notices: Sequence[str] = ()) -> CheckpointSummary:
+    """Return what a report says of the file; notices join its assumptions."""
+    return CheckpointSummary(
+        path=checkpoint.path,
+        format=checkpoint.format,
+        files=checkpoint.files,
+        bytes=checkpoint.bytes,
+        tensors=checkpoint.count,
+        parameters=checkpoint.parameters,
+        metadata=checkpoint.metadata,
+        key=checkpoint.key,
+        assumptions=(*checkpoint.assumptions, *notices),
+        placeholders=checkpoint.placeholders,
     )
 
 

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from specinspect.report import bound_rows, kappas, words
 from specinspect.report.block_rows import block_lines
+from specinspect.report.columns import GAP, Column, fit, width_of, wrapped
 from specinspect.report.kappas import severity
 from specinspect.report.text import (
     BARS,
@@ -43,7 +44,6 @@ MERGE_ABOVE = 100
 """Layers; a longer report shows repeated blocks merged."""
 LISTED = 12
 """Findings, notes, assumptions and reasons listed under the table; what is left out is counted."""
-GAP = 2
 NAME_SHARE = 0.3
 """Of the width: names keep that much, columns go first."""
 FIRST_TO_GO = (
@@ -125,13 +125,6 @@ class _Row:
 
 def _style(level: int) -> str:
     return {-1: "dim", 0: "", 1: "magenta"}.get(level, "bold red")
-
-
-class _Column(NamedTuple):
-    header: str
-    cells: list[str]
-    right: bool = True
-    style: str = ""
 
 
 def _place(name: str) -> _Place:
@@ -216,14 +209,14 @@ class _ReportTable:
         say = ascii_only if plain else str
         rows = _rows(self.report, merge=self.merge)
         merged = any(row.merged for row in rows)
-        yield from _wrapped(console, width, Text(), Text(say(words.headline(self.report)), "bold"))
+        yield from wrapped(console, width, Text(), Text(say(words.headline(self.report)), "bold"))
         for mark, sentence in self._findings():
-            yield from _wrapped(console, width, mark, Text(say(sentence)))
+            yield from wrapped(console, width, mark, Text(say(sentence)))
         yield Text("")
         columns = self._columns(rows, merged=merged, plain=plain, cells=12 if width >= 110 else 8)
         lines = _tree(rows)
         natural = max((cell_len(say(name)) for name, _ in lines), default=0)
-        dropped = _fit(columns, width, min(natural, max(int(NAME_SHARE * width), 16)))
+        dropped = fit(columns, width, min(natural, max(int(NAME_SHARE * width), 16)), FIRST_TO_GO)
         yield from self._body(rows, lines, columns, width, plain=plain)
         yield Text("")
         if self.report.blocks:
@@ -231,8 +224,8 @@ class _ReportTable:
         if self.bounds:
             yield from self._bounds(width, plain=plain)
         for label, sentence in self._caption(rows, dropped, merged=merged):
-            yield from _wrapped(console, width, Text(f"{label:<8}", "bold"), Text(say(sentence)))
-        yield from _wrapped(console, width, Text(), Text(say(words.coverage(self.report)), "bold"))
+            yield from wrapped(console, width, Text(f"{label:<8}", "bold"), Text(say(sentence)))
+        yield from wrapped(console, width, Text(), Text(say(words.coverage(self.report)), "bold"))
 
     def _findings(self) -> Iterator[tuple[Text, str]]:
         found = words.findings_in_order(self.report)
@@ -247,7 +240,7 @@ class _ReportTable:
         self,
         rows: Sequence[_Row],
         lines: Sequence[tuple[str, int | None]],
-        columns: dict[str, _Column],
+        columns: dict[str, Column],
         width: int,
         *,
         plain: bool,
@@ -255,7 +248,7 @@ class _ReportTable:
         say = ascii_only if plain else str
         ellipsis = "..." if plain else "…"
         natural = max((cell_len(say(name)) for name, _ in lines), default=0)
-        widths = {key: _width(column) for key, column in columns.items()}
+        widths = {key: width_of(column) for key, column in columns.items()}
         room = width - sum(widths.values()) - GAP * len(widths)
         name_width = max(min(max(natural, len("layer")), room), 1)
 
@@ -293,13 +286,13 @@ class _ReportTable:
                 styles[key] = _style(kappas.worst(rows[index].results, key).level)
             yield line(name, {key: column.cells[index] for key, column in columns.items()}, "", styles)
 
-    def _columns(self, rows: Sequence[_Row], *, merged: bool, plain: bool, cells: int) -> dict[str, _Column]:
+    def _columns(self, rows: Sequence[_Row], *, merged: bool, plain: bool, cells: int) -> dict[str, Column]:
         say = ascii_only if plain else str
 
         def column(
             header: str, cell: Callable[[_Row], str], *, right: bool = True, style: str = ""
-        ) -> _Column:
-            return _Column(say(header), [say(cell(row)) for row in rows], right, style)
+        ) -> Column:
+            return Column(say(header), [say(cell(row)) for row in rows], right, style)
 
         def spectra(row: _Row) -> list[Spectrum]:
             return [result.maps["weight"] for result in row.results]
@@ -421,14 +414,6 @@ class _ReportTable:
         return sentences
 
 
-def _wrapped(console: Console, width: int, label: Text, text: Text) -> Iterator[Text]:
-    """Yield the text in lines that hang behind the label and end without blanks."""
-    indent = cell_len(label.plain)
-    for index, line in enumerate(text.wrap(console, max(width - indent, 8))):
-        line.rstrip()
-        yield Text.assemble(label if index == 0 else " " * indent, line)
-
-
 def _tree(rows: Sequence[_Row]) -> list[tuple[str, int | None]]:
     """Return (what stands in the name column, row) with a header line where several rows share a group."""
     lines: list[tuple[str, int | None]] = []
@@ -446,41 +431,3 @@ def _tree(rows: Sequence[_Row]) -> list[tuple[str, int | None]]:
             lines.append((before + rows[index].label, index))
         start = end
     return lines
-
-
-def _width(column: _Column) -> int:
-    return max(cell_len(text) for text in (*column.header.split("\n"), *column.cells))
-
-
-def _fit(columns: dict[str, _Column], width: int, name: int) -> dict[str, str]:
-    """Give up what matters least until the rest fits: shorter marks first, then whole columns.
-
-    Args:
-        columns: changed in place.
-        width: of the whole table, in terminal cells.
-        name: what the name column needs.
-
-    Returns:
-        Key and header of the columns that were given up.
-    """
-
-    def fits() -> bool:
-        return name + sum(map(_width, columns.values())) + GAP * len(columns) <= width
-
-    if not fits():
-        flag = columns["flag"]
-        columns["flag"] = flag._replace(cells=[cell[:1] for cell in flag.cells])
-    given_up: dict[str, _Column] = {}
-    order = list(columns)
-    for key in FIRST_TO_GO:
-        if fits():
-            break
-        if key in columns:
-            given_up[key] = columns.pop(key)
-    for key, column in reversed(given_up.items()):  # a narrow one may still fit where a wide one did not
-        kept = dict(columns)
-        columns.clear()
-        columns.update({k: column if k == key else kept[k] for k in order if k == key or k in kept})
-        if not fits():
-            del columns[key]
-    return {key: column.header.replace("\n", " ") for key, column in given_up.items() if key not in columns}
