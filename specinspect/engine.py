@@ -32,9 +32,11 @@ from specinspect.spectra.plan import Plan, available_memory, choose_plan, defaul
 if TYPE_CHECKING:
     import torch
 
+    from specinspect.bounds.model import BoundCheck
     from specinspect.spectra.activated import Answer, Question
     from specinspect.spectra.compute import Measured
-    from specinspect.spectra.model import BlockResult
+    from specinspect.spectra.model import BlockResult, PaddingBounds, Spectrum
+    from specinspect.spectra.quantities import LayerQuantities
 
     Source = str | os.PathLike[str] | Mapping[str, torch.Tensor] | torch.nn.Module | Checkpoint
 
@@ -458,7 +460,8 @@ def _compute(job: Job, plan: Plan, notice: str = "") -> tuple[LayerResult, ...]:
     start = time.perf_counter()
     with torch.inference_mode():
         maps = [build_weight_map(layer, job.read, job.settings.grid) for layer in job.layers]
-        measured = measure(maps, plan, keep_values=job.settings.spectra)
+        # Bounds rest on all singular values; which go again in _result.
+        measured = measure(maps, plan, keep_values=job.settings.spectra or _wants_bounds(job.settings))
     shared = (time.perf_counter() - start) / len(job.layers)
     return tuple(
         _result(job, plan, layer, linear, found, shared, notice)
@@ -478,7 +481,7 @@ def _result(
 
     start = time.perf_counter()
     settings = job.settings
-    maps, tau, curve, bounds = {"weight": weight.spectrum}, None, None, None
+    maps, tau, curve, padding, quantities = {"weight": weight.spectrum}, None, None, None, None
     assumptions = [*layer.assumptions, *_grid_assumptions(layer, settings.grid)]
     notes = [*weight.notes, *((notice,) if notice else ())]
     padded = layer.conv is not None and settings.conv_operator == "padded"
@@ -493,29 +496,62 @@ def _result(
             if isinstance(linear, ConvolutionMap) and settings.conv_operator == "padded":
                 answer = _padded(layer, linear, question, plan, settings)
             else:
-                answer = measure_maps(linear, weight.spectrum, question, plan, keep_values=settings.spectra)
+                answer = measure_maps(
+                    linear,
+                    weight.spectrum,
+                    question,
+                    plan,
+                    keep_values=settings.spectra,
+                    quantities=_wants_bounds(settings),
+                )
             if settings.curve:
                 curve = skip_curve(linear, layer.skip.kind, settings.rho, BETAS, plan)
             zeros_outside = layer.conv is not None and not layer.conv.transposed
             if isinstance(linear, ConvolutionMap) and zeros_outside and not padded and any(linear.padding):
-                bounds = padding_bounds(linear, plan, rho=settings.rho, beta=settings.beta)
+                padding = padding_bounds(linear, plan, rho=settings.rho, beta=settings.beta)
         unknown = {"chain", "skip_chain"} if d.bad else set()
         maps |= {name: found for name, found in answer.maps.items() if name not in unknown}
-        tau = answer.tau
+        tau, quantities = answer.tau, answer.quantities
         assumptions += d.assumptions
         notes += [f"no map with D: {d.bad}"] if d.bad else []
+    if not settings.spectra:
+        maps["weight"] = replace(maps["weight"], singular_values=None)
+    shown = {name: maps[name] for name in MAPS if name in maps and name in {"weight", *settings.maps}}
     return LayerResult(
         layer,
-        {name: maps[name] for name in MAPS if name in maps and name in {"weight", *settings.maps}},
+        shown,
         shared + time.perf_counter() - start,
         grid=grid_sides(layer, settings.grid),
         tau=tau,
         skip_curve=curve,
         boundary=None if layer.conv is None else _BOUNDARIES[settings.conv_operator],
-        padding_bounds=bounds,
+        padding_bounds=padding,
         assumptions=tuple(dict.fromkeys(assumptions)),
         notes=tuple(notes),
+        bounds=_bounds(layer, quantities, shown, padding, settings),
     )
+
+
+def _wants_bounds(settings: Settings) -> bool:
+    """Say whether bounds are computed: never for weights alone, which they would slow down."""
+    return settings.bounds and set(settings.maps) != {"weight"}
+
+
+def _bounds(
+    layer: Layer,
+    quantities: LayerQuantities | None,
+    maps: Mapping[str, Spectrum],
+    padding: PaddingBounds | None,
+    settings: Settings,
+) -> tuple[BoundCheck, ...]:
+    """Return the verdicts of theory on the maps that are shown."""
+    from specinspect.bounds.checks import check_layer
+
+    if not _wants_bounds(settings):
+        return ()
+    if quantities is not None:
+        quantities = replace(quantities, kind=layer.kind, activation=layer.activation.name)
+    return tuple(check for check in check_layer(quantities, padding, maps) if check.of in maps)
 
 
 _BOUNDARIES = {"circular": "circular", "padded": "zeros"}

@@ -39,6 +39,7 @@ _KINDS: Mapping[str, tuple[type, ...]] = {
     "curve": (bool,),
     "blocks": (bool,),
     "compose": (list, tuple),
+    "bounds": (bool,),
     "target_kappa": (float, int),
     "delta": (float, int),
     "init": (str, type(None)),
@@ -93,6 +94,8 @@ class Settings:
     """Layers in flight at once; None takes it from the cores."""
     spectra: bool = False
     """Keep all singular values."""
+    bounds: bool = True
+    """Also judge what theory guarantees of the maps."""
     target_kappa: float = 10.0
     """The κ(ρI + βW) that the advice aims at."""
     delta: float = 0.01
@@ -189,6 +192,7 @@ class Settings:
             "conv_pattern": self.conv_pattern,
             "device": device,
             "spectra": self.spectra,
+            "bounds": self.bounds,
             "target_kappa": self.target_kappa,
             "delta": self.delta,
             "init": self.init,

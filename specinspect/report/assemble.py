@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from specinspect._version import __version__
+from specinspect.bounds.catalogue import CATALOGUE
 from specinspect.checkpoint.model import Checkpoint, Skipped
 from specinspect.report.model import (
     CheckpointSummary,
@@ -83,6 +84,7 @@ def checkpoint_summary(checkpoint: Checkpoint, notices: Sequence[str] = ()) -> C
 
 def _findings(result: LayerResult) -> Iterator[Finding]:
     """Yield what is wrong with a layer whatever its use: no thresholds, those are the gate's."""
+    yield from _violated(result)
     spectrum, name = result.maps["weight"], result.layer.name
     notes = "; ".join(result.notes)
     if spectrum.condition_number_status == "nonfinite_weights":
@@ -108,3 +110,17 @@ def _findings(result: LayerResult) -> Iterator[Finding]:
             float(rank),
             float(spectrum.count),
         )
+
+
+def _violated(result: LayerResult) -> Iterator[Finding]:
+    """Yield the theorems that a layer seems to break: digits were lost, or this program errs."""
+    for check in result.bounds:
+        if check.verdict == "violated" and CATALOGUE[check.id].strength in {"deterministic", "exact"}:
+            yield Finding(
+                "bound_violated",
+                "error",
+                result.layer.name,
+                f"{check.id} of {check.of}: {check.why}",
+                check.value,
+                check.bound,
+            )

@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 from specinspect.maps.fourier import fourier_blocks
 from specinspect.maps.model import ConvolutionMap, DenseMap, LinearMap
 from specinspect.maps.patterns import Diagonals
+from specinspect.spectra.entries import entries
 from specinspect.spectra.family import Family, RectangularIdentity
 from specinspect.spectra.lean import LeanFamily
 from specinspect.spectra.model import PatternStatistics, Range, Spectrum, Tau
 from specinspect.spectra.plan import Plan
+from specinspect.spectra.quantities import LayerQuantities, PatternQuantities
 from specinspect.spectra.solve import Solution, hardest
 from specinspect.spectra.summary import harmless_scale, summarise
 
@@ -51,10 +53,18 @@ class Answer:
 
     maps: Mapping[str, Spectrum]
     tau: Tau | None
+    quantities: LayerQuantities | None = None
+    """What bounds rest on, where asked for; its kind and activation are the caller's to fill in."""
 
 
 def measure_maps(
-    linear: LinearMap, weight: Spectrum, question: Question, plan: Plan, *, keep_values: bool
+    linear: LinearMap,
+    weight: Spectrum,
+    question: Question,
+    plan: Plan,
+    *,
+    keep_values: bool,
+    quantities: bool = False,
 ) -> Answer:
     """Return the spectra of chain, skip and skip_chain, as far as they make sense for a layer.
 
@@ -64,19 +74,31 @@ def measure_maps(
         question: ρ, β, the shortcut and D.
         plan: where to compute.
         keep_values: keep all singular values.
+        quantities: also gather what bounds rest on; of a dense W its singular values must then be there.
 
     A low-rank map has neither (an adapter is added to another weight, not activated on its own).
     """
     if weight.nonfinite or not isinstance(linear, DenseMap | ConvolutionMap):
         names = ("chain",) if question.shortcut == "none" else ("chain", "skip", "skip_chain")
         return Answer(dict.fromkeys(names, weight) if weight.nonfinite else {}, None)
-    collected = _Collection(_without_dead_outputs(linear, question))
+    collected = _Collection(_without_dead_outputs(linear, question), _isometric(linear, question), quantities)
     if isinstance(linear, DenseMap):
         collected.add_dense(linear, weight, plan)
     else:
         for batch in fourier_batches(linear, question, plan):
             collected.add(batch)
-    return collected.answer(weight, plan, keep_values)
+    shown = weight if keep_values else replace(weight, singular_values=None)
+    answer = collected.answer(shown, plan, keep_values)
+    return replace(answer, quantities=collected.quantities(linear, weight)) if quantities else answer
+
+
+def _isometric(linear: LinearMap, question: Question) -> bool:
+    """Say whether AᴴA = I or AAᴴ = I: not for a pool that adds channels (MATH R33)."""
+    if question.shortcut == "none":
+        return False
+    if isinstance(linear, ConvolutionMap) and question.shortcut == "average-pool":
+        return linear.kernel.shape[1] <= linear.kernel.shape[2]
+    return True
 
 
 def _without_dead_outputs(linear: LinearMap, question: Question) -> Question:
@@ -137,6 +159,8 @@ class _Values:
     """Singular values of one map, gathered batch by batch."""
 
     values: list[NDArray[np.float64]] = field(default_factory=list)
+    """(batch, k) each, without what is structurally zero."""
+    multiplicity: list[NDArray[np.int64]] = field(default_factory=list)
     methods: list[str] = field(default_factory=list)
     lowest: float = float("inf")
     floor: float = 0.0
@@ -148,31 +172,56 @@ class _Values:
         if low < self.lowest:
             self.lowest, self.floor = low, float(solution.floor[member]) / scale
         self.methods.append(solution.method)
-        self.values.append(values.repeat_interleave(multiplicity, 0).flatten().numpy())
+        self._append(values.numpy(), multiplicity)
+
+    def add_none(self, multiplicity: torch.Tensor) -> None:
+        """Add a batch of maps that are structurally zero."""
+        self._append(np.zeros((len(multiplicity), 0)), multiplicity)
+
+    def _append(self, values: NDArray[np.float64], multiplicity: torch.Tensor) -> None:
+        self.values.append(values)
+        self.multiplicity.append(multiplicity.numpy())
+
+    def all(self) -> NDArray[np.float64]:
+        """Return every singular value as often as it occurs, in no order."""
+        pairs = zip(self.values, self.multiplicity, strict=True)
+        parts = [np.repeat(values, times, 0).ravel() for values, times in pairs]
+        return np.concatenate(parts) if parts else np.zeros(0)
+
+    def blocks(self, count: int) -> NDArray[np.float64]:
+        """Return (blocks, count), the structural zeros put back."""
+        return np.concatenate([np.pad(v, ((0, 0), (0, count - v.shape[1]))) for v in self.values])
 
 
 class _Collection:
     """The maps of one layer while its batches come in."""
 
-    def __init__(self, question: Question) -> None:
+    def __init__(self, question: Question, isometric: bool, quantities: bool) -> None:
         self.question = question
         self.patterns = 0 if question.diagonals is None else len(question.diagonals.values)
+        self.weight = _Values()
         self.skip = _Values()
         self.chain = [_Values() for _ in range(self.patterns)]
         self.skip_chain = [_Values() for _ in range(self.patterns)]
-        self.tau: list[tuple[float, float]] = []
+        self.square = False
+        self.isometric = isometric
+        self.gathering = quantities
+        self.tau: list[NDArray[np.float64]] = []
+        """(batch, k) each, descending."""
+        self.pattern_tau: list[NDArray[np.float64]] = []
+        """(batch, 2) each, of the pattern `middle`."""
+        self.middle = _middle(question.diagonals)
 
     def add(self, batch: LayerBatch) -> None:
         """Solve all maps of one batch."""
         q = self.question
-        with_skip = q.shortcut != "none"
         shortcut: torch.Tensor | RectangularIdentity | None = None
-        if with_skip:
+        if q.shortcut != "none":
             shortcut = RectangularIdentity() if batch.shortcut is None else batch.shortcut
         family = Family.of(batch.matrices, shortcut)
-        if batch.square:
-            eigenvalues = torch.linalg.eigvalsh(batch.matrices + batch.matrices.mH)
-            self._add_tau(float(eigenvalues.min()), float(eigenvalues.max()), batch.scale)
+        self.square = batch.square
+        if self.gathering:
+            self.weight.add(family.weight, batch.scale, batch.multiplicity)
         device = batch.matrices.device
         diagonals = [] if q.diagonals is None else list(q.diagonals.values.to(device))
         self._solve(family, [d[batch.outputs] for d in diagonals], batch.scale, batch.multiplicity)
@@ -182,14 +231,10 @@ class _Collection:
         top = weight.sigma_max or 0.0
         scale = harmless_scale(top)
         family = LeanFamily.of(dense.matrix, scale, plan.device, top * scale)
-        if dense.shape[0] == dense.shape[1]:
-            self._add_tau(*family.tau(), scale)
+        self.square = dense.shape[0] == dense.shape[1]
         q = self.question
         diagonals = [] if q.diagonals is None else list(q.diagonals.values.to(plan.device))
         self._solve(family, diagonals, scale, torch.ones(1, dtype=torch.int64))
-
-    def _add_tau(self, low: float, high: float, scale: float) -> None:
-        self.tau.append((low / scale, high / scale))
 
     def _solve(
         self,
@@ -200,6 +245,8 @@ class _Collection:
     ) -> None:
         q = self.question
         rho = q.rho * scale
+        if self.square or (self.gathering and self.isometric):
+            self.tau.append((family.tau() / scale).numpy())
         if q.shortcut != "none":
             self.skip.add(family.skip(rho, q.beta), scale, multiplicity)
         for p, diagonal in enumerate(diagonals):
@@ -209,8 +256,50 @@ class _Collection:
                 chain = family.chain(diagonal)
             if chain is not None:
                 self.chain[p].add(chain, scale, multiplicity)
+            else:
+                self.chain[p].add_none(multiplicity)
             if q.shortcut != "none":
                 self.skip_chain[p].add(family.skip(rho, q.beta, diagonal), scale, multiplicity)
+            if p == self.middle and self.gathering and self.isometric:
+                self.pattern_tau.append((family.tau(diagonal)[:, [-1, 0]] / scale).numpy())
+
+    def quantities(self, linear: DenseMap | ConvolutionMap, weight: Spectrum) -> LayerQuantities:
+        """Return what bounds rest on."""
+        q = self.question
+        if isinstance(linear, DenseMap):
+            if weight.singular_values is None:
+                raise AssertionError("a dense weight is measured with its values")
+            shape, values = linear.shape, weight.singular_values[None]
+            multiplicity = np.ones(1, dtype=np.int64)
+        else:
+            shape = linear.kernel.shape[1], linear.aliases * linear.kernel.shape[2]
+            values = self.weight.blocks(min(shape))
+            multiplicity = np.concatenate(self.weight.multiplicity)
+        k, with_skip = min(shape), q.shortcut != "none"
+        diagonals = [] if q.diagonals is None else list(q.diagonals.values.cpu().numpy())
+        return LayerQuantities(
+            kind="",
+            shape=shape,
+            rho=q.rho,
+            beta=q.beta,
+            shortcut=q.shortcut,
+            weight=values,
+            multiplicity=multiplicity,
+            skip=self.skip.blocks(k) if with_skip else None,
+            tau=np.concatenate(self.tau) if self.tau else None,
+            floor=weight.computation_floor or 0.0,
+            entries=entries(linear),
+            patterns=tuple(
+                PatternQuantities(
+                    diagonal,
+                    self.chain[p].blocks(k),
+                    self.skip_chain[p].blocks(k) if with_skip else None,
+                    np.concatenate(self.pattern_tau) if p == self.middle and self.pattern_tau else None,
+                )
+                for p, diagonal in enumerate(diagonals)
+            ),
+            activation="",
+        )
 
     def answer(self, weight: Spectrum, plan: Plan, keep_values: bool) -> Answer:
         """Summarise every map."""
@@ -220,8 +309,8 @@ class _Collection:
 
         def spectrum(found: _Values, floor: float, *, drop_zeros: bool = False) -> Spectrum:
             # Zeros that D's own zeros make are dropped: structural, as are those of W.
-            positive = [v[v > 0] if drop_zeros else v for v in found.values]
-            values = np.concatenate(positive) if positive else np.zeros(0)
+            values = found.all()
+            values = values[values > 0] if drop_zeros else values
             zeros = weight.count - len(values)
             return summarise(
                 np.concatenate([np.sort(values)[::-1], np.zeros(zeros)]),
@@ -254,8 +343,18 @@ class _Collection:
                     for v, peak in zip(self.skip_chain, peaks, strict=True)
                 ]
                 maps["skip_chain"] = over_patterns(skips, active)
-        tau = Tau(min(low for low, _ in self.tau), max(high for _, high in self.tau)) if self.tau else None
+        tau = None
+        if self.square:
+            tau = Tau(min(float(t.min()) for t in self.tau), max(float(t.max()) for t in self.tau))
         return Answer(maps, tau)
+
+
+def _middle(diagonals: Diagonals | None) -> int:
+    """Return the pattern of median activity: the one whose τ is computed, known before anything is solved."""
+    if diagonals is None:
+        return -1
+    order = diagonals.active_fraction.sort(stable=True).indices
+    return int(order[(len(order) - 1) // 2])
 
 
 def _scalar_chain(family: Family, diagonal: torch.Tensor) -> Solution:

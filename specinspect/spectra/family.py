@@ -198,6 +198,20 @@ class Family:
 
         return singular_values(Given([gram], explicit, None))
 
+    def tau(self, diagonal: torch.Tensor | None = None) -> torch.Tensor:
+        """Return the eigenvalues of AᴴM + MᴴA, or with D·M for M: (batch, n) descending (MATH §0, R1'').
+
+        On the smaller side, as everything here; without a shortcut those of M + Mᴴ, for square M.
+        """
+        cross = self.matrices if self.cross is None else self.cross
+        if diagonal is not None and self.turned:
+            cross = cross * diagonal[..., None, :]
+        elif diagonal is not None:
+            if self.shortcut is None:
+                raise AssertionError("no shortcut was given")
+            cross = self.shortcut.cross(self.matrices * diagonal[..., :, None])
+        return torch.linalg.eigvalsh(cross + cross.mH).flip(-1).cpu()
+
     def _apply(self, m: torch.Tensor, diagonal: torch.Tensor | None) -> torch.Tensor:
         if diagonal is None:
             return m

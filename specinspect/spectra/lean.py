@@ -97,18 +97,20 @@ class LeanFamily:
         del gram
         return singular_values(Given(handed, explicit, None))
 
-    def tau(self) -> tuple[float, float]:
-        """Return the extreme eigenvalues of M + Mᵀ, for a square matrix."""
+    def tau(self, diagonal: torch.Tensor | None = None) -> torch.Tensor:
+        """Return the eigenvalues of AᵀM + MᵀA, or with D·M for M, (1, n) descending; see `Family.tau`."""
         n = len(self.gram)
         total = torch.zeros(n, n, dtype=torch.float64, device=self.device)
         start = 0
-        for block in row_blocks(self.stored, n // 4, self.scale, self.device):
+        for block in row_blocks(self.stored[:n], n // 4, self.scale, self.device):
             stop = start + len(block)
-            total[start:stop].add_(block)
-            total[:, start:stop].add_(block.T)
+            part = block
+            if diagonal is not None:
+                part = block * (diagonal if self.turned else diagonal[start:stop, None])
+            total[start:stop].add_(part)
+            total[:, start:stop].add_(part.T)
             start = stop
-        eigenvalues = torch.linalg.eigvalsh(total)
-        return float(eigenvalues[0]), float(eigenvalues[-1])
+        return torch.linalg.eigvalsh(total).flip(-1).cpu()[None]
 
     def _gram(self, diagonal: torch.Tensor | None) -> torch.Tensor:
         """Return (DM)ᵀDM as a matrix of its own."""

@@ -1,0 +1,54 @@
+"""Moments of a weight's entries, which the bounds on bounded and on random entries rest on (MATH C, E)."""
+
+from __future__ import annotations
+
+from math import sqrt
+
+import numpy as np
+import torch
+
+from specinspect.maps.model import ConvolutionMap, DenseMap
+from specinspect.spectra.quantities import Entries
+from specinspect.spectra.solve import row_blocks
+from specinspect.spectra.summary import harmless_scale
+
+
+def entries(linear: DenseMap | ConvolutionMap) -> Entries:
+    """Return the moments of the entries of a finite weight, read once in row blocks.
+
+    Skewness and excess kurtosis are zero where all entries are equal.
+    """
+    if isinstance(linear, ConvolutionMap):
+        groups, out, inn = linear.kernel.shape[:3]
+        matrix = linear.kernel.reshape(groups * out, inn * linear.kernel[0, 0, 0].numel())
+    else:
+        matrix = linear.matrix
+    rows, columns = matrix.shape
+    largest = float(matrix.abs().max()) if matrix.dtype.itemsize >= 4 else float(matrix.float().abs().max())
+    scale = harmless_scale(largest)
+    count = rows * columns
+    sums = np.zeros(4)
+    row_squares, column_squares = [], torch.zeros(columns, dtype=torch.float64)
+    for block in row_blocks(matrix, 0, scale, "cpu"):
+        squares = block.square()
+        row_squares.append(squares.sum(1))
+        column_squares += squares.sum(0)
+        flat, flat2 = block.reshape(-1), squares.reshape(-1)
+        sums += [float(flat.sum()), float(row_squares[-1].sum()), float(flat2 @ flat), float(flat2 @ flat2)]
+    mean, second, third, fourth = sums / count
+    variance = second - mean**2
+    skewness = kurtosis = 0.0
+    if variance > 1e-12 * second:
+        skewness = (third - 3 * mean * second + 2 * mean**3) / variance**1.5
+        central = fourth - 4 * mean * third + 6 * mean**2 * second - 3 * mean**4
+        kurtosis = central / variance**2 - 3
+    return Entries(
+        shape=(rows, columns),
+        largest=largest,
+        mean=float(mean) / scale,
+        standard_deviation=sqrt(second) / scale,
+        skewness=float(skewness),
+        excess_kurtosis=float(kurtosis),
+        row_norms=torch.cat(row_squares).sqrt().numpy() / scale,
+        column_norms=column_squares.sqrt().numpy() / scale,
+    )
