@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from specinspect.bounds.model import BoundCheck
 from specinspect.checkpoint.model import Skipped
 from specinspect.layers.model import Activation, ConvGeometry, Fact, Layer, Normalization, Skip, Stored
 from specinspect.report.model import (
@@ -218,21 +217,6 @@ def report() -> Report:
     )
     leaky = replace(results[-3].layer, activation=Activation("prelu", "model", 0.25, f"{FORMULA}.slopes"))
     results = (*results[:-3], replace(results[-3], layer=leaky), *results[-2:])
-    bounds = (
-        BoundCheck("r4.best", "skip", "holds", 3.25, 5.5, 0.409, None, "κ is 3.25, at most 5.5"),
-        BoundCheck(
-            "r4.sharp",
-            "skip",
-            "vacuous",
-            3.25,
-            None,
-            None,
-            None,
-            "needs τmin > -1.2: τmin is -1.5",
-            ("[/] D",),
-        ),
-    )
-    results = (*results[:3], replace(results[3], bounds=bounds), *results[4:])
     checkpoint = CheckpointSummary(
         path="runs/model[/].pt",
         format="torch-zip",
