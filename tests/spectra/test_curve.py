@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from specinspect.maps import ConvolutionMap, DenseMap, LinearMap, LowRankMap
 from specinspect.spectra.curve import BETAS, SMALL, skip_curve
-from specinspect.spectra.extremes import Extremes, skip_extremes
+from specinspect.spectra.extremes import Extremes, nothing_below, skip_extremes
 from specinspect.spectra.family import Family, RectangularIdentity
 from specinspect.spectra.model import SkipCurve
 from specinspect.spectra.plan import Plan
@@ -137,6 +137,32 @@ def test_iteration_on_adversarial_families(name: str) -> None:
     found, _ = iterate(w, np.eye(n), 1.0, betas)
     truths = [np.linalg.svd(np.eye(n) + b * w, compute_uv=False) for b in betas]
     assert_extremes(found.high, found.low, truths)
+
+
+@pytest.mark.parametrize("kappa", [1.0, 10.0, 1e4])
+def test_nothing_below_is_a_proof(kappa: float) -> None:
+    matrix = torch.from_numpy(with_spectrum(np.linspace(kappa, 1, 60), 70, 60))
+    assert nothing_below(matrix, 1.0, kappa)
+    assert not nothing_below(matrix, 1.0 + 2e-5, kappa)  # as if the smallest one had been missed
+
+
+def test_a_smallest_value_that_was_missed_goes_to_the_full_solver(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if every Lanczos process had missed the smallest value by a tenth."""
+    from specinspect.spectra import extremes
+
+    real = extremes.extreme_eigenvalues
+
+    def wrong(*args: Any, **options: Any) -> tuple[Array, Array]:
+        low, high = real(*args, **options)
+        return (np.full_like(low, np.nan), high) if options.get("low_end", True) else (low, high / 1.2)
+
+    monkeypatch.setattr(extremes, "extreme_eigenvalues", wrong)
+    w = np.random.default_rng(0).standard_normal((50, 50)) / np.sqrt(50)
+    found, full = iterate(w, np.eye(50), 1.0, (0.5, 1.0, 1.5))
+    truth = [np.linalg.svd(np.eye(50) + b * w, compute_uv=False)[-1] for b in (0.5, 1.0, 1.5)]
+    assert full == 1
+    worst = int(np.argmin(truth))
+    assert found.low[worst] == pytest.approx(truth[worst], rel=SIX_DIGITS)
 
 
 def test_most_points_of_an_ordinary_layer_need_no_full_solver() -> None:
