@@ -12,11 +12,13 @@ from specinspect.errors import SpecinspectError
 
 if TYPE_CHECKING:
     from specinspect.engine import inspect, iter_layers
+    from specinspect.gate.check import check
     from specinspect.report.model import Report
 
-__all__ = ["Report", "SpecinspectError", "__version__", "inspect", "iter_layers"]
+__all__ = ["Report", "SpecinspectError", "__version__", "check", "inspect", "iter_layers"]
 
 _LAZY = {
+    "check": "specinspect.gate.check",
     "inspect": "specinspect.engine",
     "iter_layers": "specinspect.engine",
     "Report": "specinspect.report.model",

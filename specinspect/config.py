@@ -32,14 +32,19 @@ THRESHOLDS: Mapping[str, type] = {
     "max_kappa": float,
     "max_chain_kappa": float,
     "max_skip_kappa": float,
+    "max_guaranteed_kappa": float,
     "max_sigma": float,
     "min_stable_rank": float,
+    "max_kappa_growth": float,
+    "max_sigma_growth": float,
+    "max_rank_loss": float,
 }
 """Limits, for all layers or for those of one rule."""
 CHECKS: Mapping[str, type] = {
     **THRESHOLDS,
-    "max_kappa_growth": float,
     "baseline": str,
+    "select": list,
+    "ignore": list,
     "allow_nonfinite": bool,
     "exit_zero": bool,
 }

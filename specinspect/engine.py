@@ -353,6 +353,17 @@ def layers_job(inspection: Inspection, layers: Sequence[Layer], plan: Plan) -> J
     )
 
 
+def iter_results(
+    inspection: Inspection,
+    *,
+    progress: Callable[[Progress], None] | None = None,
+    executor: Executor | None = None,
+) -> Iterator[LayerResult]:
+    """Yield the results of an opened source as they finish; what is left when it is closed is not begun."""
+    plan = choose_plan(inspection.settings.device)
+    return (result for _, result in _results(inspection, plan, progress, executor))
+
+
 def _results(
     inspection: Inspection,
     plan: Plan,
@@ -456,12 +467,16 @@ def _compute(job: Job, plan: Plan, notice: str = "") -> tuple[LayerResult, ...]:
     import torch
 
     from specinspect.spectra.compute import measure
+    from specinspect.spectra.norm import measure_part
 
-    start = time.perf_counter()
+    start, quantities = time.perf_counter(), job.settings.quantities
     with torch.inference_mode():
         maps = [build_weight_map(layer, job.read, job.settings.grid) for layer in job.layers]
-        # Bounds rest on all singular values; which go again in _result.
-        measured = measure(maps, plan, keep_values=job.settings.spectra or _wants_bounds(job.settings))
+        if quantities == "spectrum" or job.settings.conv_operator == "padded":
+            # Bounds rest on all singular values; which go again in _result.
+            measured = measure(maps, plan, keep_values=job.settings.spectra or _wants_bounds(job.settings))
+        else:
+            measured = [measure_part(linear, plan, norm=quantities == "sigma_max") for linear in maps]
     shared = (time.perf_counter() - start) / len(job.layers)
     return tuple(
         _result(job, plan, layer, linear, found, shared, notice)
@@ -529,6 +544,7 @@ def _result(
         assumptions=tuple(dict.fromkeys(assumptions)),
         notes=tuple(notes),
         bounds=_bounds(layer, quantities, shown, padding, settings),
+        zeros=weight.zeros,
     )
 
 

@@ -43,6 +43,7 @@ _KINDS: Mapping[str, tuple[type, ...]] = {
     "target_kappa": (float, int),
     "delta": (float, int),
     "init": (str, type(None)),
+    "quantities": (str,),
 }
 INITS = ("kaiming", "xavier", "pytorch-default")
 """Initialisations that set the scale of fresh weights; beside them std:X."""
@@ -103,6 +104,9 @@ class Settings:
     init: str | None = None
     """How the weights were drawn: 'kaiming', 'xavier', 'pytorch-default' or 'std:X'; None estimates their
     scale from the entries."""
+    quantities: str = "spectrum"
+    """How much of each W: the whole 'spectrum', 'sigma_max' alone, or only what the 'entries' tell (NaN, zeros);
+    less than the spectrum only for weights by themselves."""
 
     def __post_init__(self) -> None:
         """Refuse values that make no sense.
@@ -148,10 +152,13 @@ class Settings:
         for name, known in (
             ("conv_operator", ("circular", "padded")),
             ("conv_pattern", ("channel", "pixel")),
+            ("quantities", ("spectrum", "sigma_max", "entries")),
         ):
             if getattr(self, name) not in known:
                 option = "--" + name.replace("_", "-")
                 raise SettingsError(f"{option}: expected {' or '.join(known)}, got {getattr(self, name)!r}")
+        if self.quantities != "spectrum" and set(self.maps) != {"weight"}:
+            raise SettingsError(f"quantities {self.quantities}: expected maps weight alone")
         if self.conv_pattern == "pixel" and self.conv_operator == "circular":
             raise SettingsError(
                 "--conv-pattern pixel: a D that differs from pixel to pixel has no Fourier blocks",
@@ -196,6 +203,7 @@ class Settings:
             "target_kappa": self.target_kappa,
             "delta": self.delta,
             "init": self.init,
+            "quantities": self.quantities,
         }
 
 

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from specinspect._version import __version__
+from specinspect.cli.check import check
 from specinspect.cli.report import report
 from specinspect.cli.schema import schema
 from specinspect.cli.speech import say
@@ -43,11 +44,14 @@ def root(
 
 
 app.command()(report)
+app.command()(check)
 app.command()(schema)
 
 
 def run(arguments: Sequence[str]) -> int:
-    """Run the command line and return its exit code: 0 done, 2 anything wrong, 130 interrupted.
+    """Run the command line and return its exit code.
+
+    0 done, 1 `check` found something, 2 anything wrong, 130 interrupted.
 
     Every failure is one line on stderr; SPECINSPECT_DEBUG=1 adds the traceback of an internal error.
     """

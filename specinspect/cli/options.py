@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from specinspect.config import load_config
+from specinspect.config import Config, load_config
 from specinspect.settings import Settings
 
 KNOWN: Mapping[str, type] = {
@@ -42,11 +42,22 @@ KNOWN: Mapping[str, type] = {
 def settings_of(context: typer.Context) -> tuple[Settings, tuple[str, ...]]:
     """Return the settings of a command, and what is to be said about where they come from.
 
-    What stands on the command line wins over the configuration file, which wins over the defaults. A model,
-    whose code would be run, is only taken from a file that was named with --config.
-
     Raises:
         SettingsError: a value that makes no sense, or a damaged configuration file.
+    """
+    chosen, config, notices = options_of(context)
+    return Settings(**chosen, rules=config.rules), notices
+
+
+def options_of(context: typer.Context) -> tuple[dict[str, Any], Config, tuple[str, ...]]:
+    """Return the values of Settings, the configuration file they partly come from, and what to say of it.
+
+    What stands on the command line wins over the configuration file, which wins over the defaults. A model,
+    whose code would be run, is only taken from a file that was named with --config. Options that the command
+    does not have are taken from the file too.
+
+    Raises:
+        SettingsError: a damaged configuration file.
     """
     given = context.params
     config = load_config(KNOWN, given["config"])
@@ -60,10 +71,10 @@ def settings_of(context: typer.Context) -> tuple[Settings, tuple[str, ...]]:
         )
     for name in KNOWN:
         source = context.get_parameter_source(name)
-        if name not in chosen or (source is not None and source.name == "COMMANDLINE"):
+        if name in given and (name not in chosen or (source is not None and source.name == "COMMANDLINE")):
             chosen[name] = given[name]
-    if isinstance(chosen["maps"], str):
+    if isinstance(chosen.get("maps"), str):
         chosen["maps"] = tuple(name.strip() for name in chosen["maps"].split(","))
     for name in ("layers", "exclude", "compose"):
-        chosen[name] = tuple(chosen[name] or ())
-    return Settings(**chosen, rules=config.rules), notices
+        chosen[name] = tuple(chosen.get(name) or ())
+    return chosen, config, notices

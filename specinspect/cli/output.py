@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from specinspect.report.model import Report
 
 
-def check_writable(output: str | None) -> str | None:
+def check_writable(output: str | None, option: str = "-o") -> str | None:
     """Refuse an output file that cannot be written, before anything is computed; '-' is stdout.
 
     Raises:
@@ -26,15 +26,15 @@ def check_writable(output: str | None) -> str | None:
     if output is None or output == "-":
         return None
     if not output:
-        raise SettingsError("-o: expected a file name, got nothing")
+        raise SettingsError(f"{option}: expected a file name, got nothing")
     path = Path(output)
     if path.is_dir():
-        raise SettingsError(f"-o: expected a file, {output!r} is a directory")
+        raise SettingsError(f"{option}: expected a file, {output!r} is a directory")
     if not path.absolute().parent.is_dir():
-        raise SettingsError(f"-o: no such directory: {str(path.parent)!r}")
+        raise SettingsError(f"{option}: no such directory: {str(path.parent)!r}")
     target = path if path.exists() else path.absolute().parent
     if not os.access(target, os.W_OK):
-        raise SettingsError(f"-o: no permission to write {output!r}")
+        raise SettingsError(f"{option}: no permission to write {output!r}")
     return output
 
 
@@ -68,7 +68,11 @@ def write_report(report: Report, form: str, output: str | None, *, bounds: bool 
     from specinspect.report import FORMATS
 
     text = FORMATS[form](report)
-    text = text if text.endswith("\n") else text + "\n"
+    write_text(text if text.endswith("\n") else text + "\n", output)
+
+
+def write_text(text: str, output: str | None) -> None:
+    """Write UTF-8 to a file, whole or not at all, or to stdout."""
     if output is None:
         _stdout(text)
     else:

@@ -59,6 +59,8 @@ class LayerResult:
     """What theory guarantees of the maps, each with its verdict."""
     advice: tuple[Advice, ...] = ()
     """What would make a bound hold."""
+    zeros: tuple[int, int] | None = None
+    """Rows and columns of W (channels of a convolution) that are zero; None for a low-rank product."""
 
 
 @dataclass(frozen=True, slots=True)

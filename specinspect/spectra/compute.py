@@ -34,6 +34,8 @@ class Measured:
 
     spectrum: Spectrum
     notes: tuple[str, ...] = ()
+    zeros: tuple[int, int] | None = None
+    """Zero rows and columns, of a convolution channels; None for a low-rank product."""
 
 
 def measure(maps: Sequence[LinearMap], plan: Plan, *, keep_values: bool) -> list[Measured]:
@@ -121,7 +123,7 @@ def _dense_result(
     found = prepared.scan
     if found.nonfinite:
         spectrum = unusable(min(rows, columns), found.nonfinite, plan.device)
-        return Measured(spectrum, (found.describe_nonfinite(),))
+        return Measured(spectrum, (found.describe_nonfinite(),), zero_lines(found))
     values, floor, method = solved or (np.zeros(0), 0.0, "exact")
     spectrum = summarise(
         np.concatenate([values, np.zeros(prepared.zeros)]),
@@ -132,10 +134,16 @@ def _dense_result(
         device=plan.device,
         keep_values=keep_values,
     )
-    return Measured(spectrum, _zero_notes(found))
+    return Measured(spectrum, zero_notes(found), zero_lines(found))
 
 
-def _zero_notes(found: Scan, row: str = "rows", column: str = "columns") -> tuple[str, ...]:
+def zero_lines(found: Scan) -> tuple[int, int]:
+    """Return how many rows and columns are zero."""
+    return int((~found.live_rows).sum()), int((~found.live_columns).sum())
+
+
+def zero_notes(found: Scan, row: str = "rows", column: str = "columns") -> tuple[str, ...]:
+    """Say which rows and columns are zero."""
     if found.largest == 0:
         return ("every entry is zero",)
     notes = []
@@ -211,7 +219,9 @@ def _convolution(convolution: ConvolutionMap, plan: Plan, keep_values: bool) -> 
 
     found = scan(iter([kernel.reshape(groups * out, inn * taps)]), inn * taps, convolution.dtype)
     if found.nonfinite:
-        return Measured(unusable(count, found.nonfinite, plan.device), (found.describe_nonfinite(),))
+        live = (kernel != 0).flatten(3).any(-1)
+        spectrum = unusable(count, found.nonfinite, plan.device)
+        return Measured(spectrum, (found.describe_nonfinite(),), zero_channels(live))
     scale = harmless_scale(found.largest)
     kernel = kernel * scale if scale != 1.0 else kernel
     live = (kernel != 0).flatten(3).any(-1)  # (groups, out, in)
@@ -239,10 +249,15 @@ def _convolution(convolution: ConvolutionMap, plan: Plan, keep_values: bool) -> 
         device=plan.device,
         keep_values=keep_values,
     )
-    notes = _channel_notes(live)
+    notes = channel_notes(live)
     if zeros and not notes:  # only a single tap is not read again at another frequency
         notes = (f"the stride skips inputs: rank at most {len(computed):,} of {count:,}",)
-    return Measured(spectrum, notes)
+    return Measured(spectrum, notes, zero_channels(live))
+
+
+def zero_channels(live: torch.Tensor) -> tuple[int, int]:
+    """Return how many output and input channels are zero; `live` is (groups, out, in)."""
+    return int((~live.any(2)).sum()), int((~live.any(1)).sum())
 
 
 def kernel_floor(found: Scan, kernel: torch.Tensor, aliases: int) -> float:
@@ -272,7 +287,8 @@ def _without_dead_channels(kernel: torch.Tensor, live: torch.Tensor) -> list[tor
     return parts
 
 
-def _channel_notes(live: torch.Tensor) -> tuple[str, ...]:
+def channel_notes(live: torch.Tensor) -> tuple[str, ...]:
+    """Say which channels are zero; `live` is (groups, out, in)."""
     if not live.any():
         return ("every entry is zero",)
     notes = []

@@ -13,8 +13,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Status = Literal[
-    "resolved", "below_storage_precision", "below_computation_precision", "infinite", "nonfinite_weights"
+    "resolved",
+    "below_storage_precision",
+    "below_computation_precision",
+    "infinite",
+    "nonfinite_weights",
+    "not_computed",
 ]
+"""'not_computed' only where less than a spectrum was asked for (the gate's quick paths)."""
 
 
 @dataclass(frozen=True, slots=True)
