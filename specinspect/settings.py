@@ -105,7 +105,7 @@ class Settings:
     """How the weights were drawn: 'kaiming', 'xavier', 'pytorch-default' or 'std:X'; None estimates their
     scale from the entries."""
     quantities: str = "spectrum"
-    """How much of each W: the whole 'spectrum', 'sigma_max' alone, or only what the 'entries' tell (NaN, zeros);
+    """How much of each W: the whole 'spectrum', 'sigma_max' alone, or what the 'entries' tell (NaN, zeros);
     less than the spectrum only for weights by themselves."""
 
     def __post_init__(self) -> None:

@@ -68,9 +68,7 @@ def check(
     ] = None,
     write_baseline: Annotated[
         str | None,
-        typer.Option(
-            "--write-baseline", metavar="FILE", help="Write the report there, if nothing failed."
-        ),
+        typer.Option("--write-baseline", metavar="FILE", help="Write the report there, if nothing failed."),
     ] = None,
     select: Annotated[
         list[str] | None,

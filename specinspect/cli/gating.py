@@ -26,11 +26,9 @@ from specinspect.settings import Settings
 
 if TYPE_CHECKING:
     from specinspect.engine import Inspection
-    from specinspect.report.model import LayerResult, Report
+    from specinspect.report.model import Report
 
-_LIMITS = tuple(
-    item.name for item in fields(Thresholds) if item.name.startswith(("max_", "min_"))
-)
+_LIMITS = tuple(item.name for item in fields(Thresholds) if item.name.startswith(("max_", "min_")))
 
 
 @dataclass(frozen=True, slots=True)

@@ -156,7 +156,9 @@ def _guaranteed(q: _Question) -> _Answer:
     if bound.verdict != "holds" or bound.bound is None:
         return Problem(f"r4.best is {bound.verdict.replace('_', ' ')}: {bound.why}")
     if exceeds(bound.bound, q.bar):
-        return Problem(f"guaranteed is only κ(skip) <= {number(bound.bound)}, {limit_text(q.bar)}", bound.bound)
+        return Problem(
+            f"guaranteed is only κ(skip) <= {number(bound.bound)}, {limit_text(q.bar)}", bound.bound
+        )
     return None
 
 

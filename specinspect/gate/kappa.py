@@ -24,10 +24,10 @@ def check_kappa(result: LayerResult, name: str, limit: float) -> Problem | Skip 
         return NOT_COMPUTED
     partial = _without_structural_zeros(result, name, spectrum)
     if partial is not None:
-        value, note = partial
-        if not exceeds(value, limit):
+        rest, note = partial
+        if not exceeds(rest, limit):
             return None
-        return Problem(f"{shown} = {number(value)}{note}, {limit_text(limit)}", value)
+        return Problem(f"{shown} = {number(rest)}{note}, {limit_text(limit)}", rest)
     value, note, status = _worst(spectrum)
     if status == "resolved" and value is not None:
         if not exceeds(value, limit):

@@ -1,17 +1,18 @@
 """The spectral norm without the rest of the spectrum, and what a pass over the entries tells by itself.
 
 A block Krylov iteration on AᴴA (Golub and Underwood 1977; Musco and Musco 2015) from a random block. What it
-returns is a Ritz value, ‖Av‖ of a unit vector v, so it is never above σmax but for rounding. It stops once the error of σmax²
-is below a relative 2e-7 by the residual r of its Ritz pair: some eigenvalue lies within r, and within r²/gap
-(Kato and Temple) with the gap to the second Ritz value for the one to the second eigenvalue. That it is the
-largest one rests on the random start: after q blocks of products σmax² falls short by a relative ε with a
-probability of at most 1.648·√n·exp(-√ε(2q-1)) even for a single vector (Kuczyński and Woźniakowski 1992).
+returns is a Ritz value, ‖Av‖ of a unit vector v, so it is never above σmax but for rounding. It stops once
+the error of σmax² is below a relative 2e-7 by the residual r of its Ritz pair: some eigenvalue lies within r,
+and within r²/gap (Kato and Temple) with the gap to the second Ritz value for that to the second eigenvalue.
+That it is the largest one rests on the random start: after q blocks of products σmax² falls short by a
+relative ε with a probability of at most 1.648·√n·exp(-√ε(2q-1)), which holds even for a start of a single
+vector and whatever the gaps (Kuczyński and Woźniakowski 1992).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import isfinite, prod, sqrt
+from math import prod, sqrt
 
 import torch
 

@@ -1,8 +1,7 @@
 """For GitHub Actions: one workflow command per finding, which the pull request shows as an annotation.
 
-https://docs.github.com/actions/reference/workflow-commands-for-github-actions: in the message %, CR and LF are
-written as %25, %0D and %0A, in properties : and , as %3A and %2C too. GitHub shows ten errors and ten warnings of a
-step; the log holds all of them.
+In a message %, CR and LF are written as %25, %0D and %0A, in properties : and , as %3A and %2C too (GitHub's
+"Workflow commands"). GitHub shows ten errors and ten warnings of a step; the log holds all of them.
 """
 
 from __future__ import annotations

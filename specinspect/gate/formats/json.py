@@ -27,9 +27,7 @@ def to_dict(verdict: Verdict) -> dict[str, Any]:
         "message": sentence(verdict),
         "notes": not_applied(verdict),
         "stopped_at_first_failure": verdict.stopped,
-        "rules": [
-            {"rule": rule.code, "name": rule.name, "summary": rule.summary} for rule in verdict.rules
-        ],
+        "rules": [{"rule": rule.code, "name": rule.name, "summary": rule.summary} for rule in verdict.rules],
         "checkpoints": [_checkpoint(checked) for checked in verdict.checkpoints],
         "summary": {
             "checkpoints": len(verdict.checkpoints),

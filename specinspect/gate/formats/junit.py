@@ -14,7 +14,7 @@ from specinspect.report.text import layer_name, visible
 
 def render(verdict: Verdict) -> str:
     """Return the verdict as JUnit XML."""
-    root = ElementTree.Element("testsuites", name="specinspect", **_totals(verdict.checkpoints))
+    root = ElementTree.Element("testsuites", {"name": "specinspect", **_totals(verdict.checkpoints)})
     for number, checked in enumerate(verdict.checkpoints):
         root.append(_suite(checked, number))
     ElementTree.indent(root)
@@ -36,7 +36,8 @@ def _suite(checked: Checked, number: int) -> ElementTree.Element:
     totals = _totals((checked,))
     skipped = str(sum(case.outcome == "skipped" for case in checked.cases))
     suite = ElementTree.Element(
-        "testsuite", name=visible(checked.path), id=str(number), skipped=skipped, **totals
+        "testsuite",
+        {"name": visible(checked.path), "id": str(number), "skipped": skipped, **totals},
     )
     if checked.error is not None:
         case = ElementTree.SubElement(suite, "testcase", classname=visible(checked.path), name="open")

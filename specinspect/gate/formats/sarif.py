@@ -1,4 +1,4 @@
-"""For code scanning: SARIF 2.1.0 (OASIS, 2020), one run, the checkpoint as location and the layer inside it."""
+"""For code scanning: SARIF 2.1.0 (OASIS, 2020), the checkpoint as location, the layer inside it."""
 
 from __future__ import annotations
 
@@ -80,7 +80,9 @@ def _result(case: Case, path: str, index: int) -> dict[str, Any]:
     finding = case.finding
     assert finding is not None
     name = layer_name(case.layer)
-    identity = hashlib.sha256("\0".join((path, case.rule.code, case.layer)).encode("utf-8", "backslashreplace"))
+    identity = hashlib.sha256(
+        "\0".join((path, case.rule.code, case.layer)).encode("utf-8", "backslashreplace")
+    )
     return {
         "ruleId": case.rule.code,
         "ruleIndex": index,

@@ -43,6 +43,12 @@ def not_applied(verdict: Verdict) -> list[str]:
     return notes
 
 
+def _rules_applied(verdict: Verdict) -> int:
+    """Return how many rules had something to look at."""
+    cases = (case for checked in verdict.checkpoints for case in checked.cases)
+    return len({case.rule.code for case in cases if case.outcome != "skipped"})
+
+
 def sentence(verdict: Verdict) -> str:
     """Return the verdict in one line."""
     unread = sum(checked.error is not None for checked in verdict.checkpoints)
@@ -54,7 +60,7 @@ def sentence(verdict: Verdict) -> str:
     if not errors:
         findings = count_of(warnings, "warning") if warnings else "nothing found"
     text = {"passed": "passed", "failed": "failed", "error": "could not check everything"}[verdict.outcome]
-    parts = [findings, f"in {where} with {count_of(len(verdict.rules), 'rule')}"]
+    parts = [findings, f"in {where} with {count_of(_rules_applied(verdict), 'rule')}"]
     if unread:
         parts.insert(0, f"{unread:,} of {count_of(files, 'checkpoint')} not checked,")
     line = f"{text}: {' '.join(parts)}"
