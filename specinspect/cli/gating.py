@@ -96,7 +96,14 @@ def _plan(context: typer.Context) -> tuple[Plan, tuple[str, ...]]:
     effort = policy.effort()
     if write_baseline is not None and effort.quantities != "spectrum":
         effort = Effort("spectrum", effort.maps, effort.bounds)
-    chosen |= {"maps": effort.maps, "blocks": False, "compose": (), "curve": False, "spectra": False}
+    chosen |= {
+        "maps": effort.maps,
+        "bounds": effort.bounds,
+        "blocks": False,
+        "compose": (),
+        "curve": False,
+        "spectra": False,
+    }
     chosen["quantities"] = "entries" if effort.quantities == "none" else effort.quantities
     settings = Settings(**chosen, rules=config.rules)
     targets = parse_targets(given["formats"] or (), given["output"])

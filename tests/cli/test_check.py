@@ -1,4 +1,4 @@
-"""`specinspect check` as a user and a CI job meet it: exit codes to the letter, streams, files, configuration."""
+"""`specinspect check` as a user and a CI job meet it: exit codes, streams, files, configuration."""
 
 from __future__ import annotations
 
