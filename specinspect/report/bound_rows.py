@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, NamedTuple
 from rich.cells import cell_len
 from rich.text import Text
 
+from specinspect.bounds.catalogue import CATALOGUE
 from specinspect.report.text import ABSENT, layer_name, middle, number, visible
 
 if TYPE_CHECKING:
     from specinspect.bounds.model import BoundCheck
     from specinspect.report.model import LayerResult
 
-GUARANTEE = "r4.best"
-"""Id of the bound on κ(ρI + βW) that stands beside the computed one."""
+GUARANTEES = ("r4.best", "r63")
+"""Ids of the bounds on κ(ρI + βW) of which the best stands beside the computed one."""
+MAPS = ("weight", "chain", "skip", "skip_chain")
 HEADERS = ("bound", "of", "holds", "vacuous", "n/a", "violated", "tightest: value", "bound", "slack", "layer")
 RIGHT = range(2, 9)
 
@@ -28,10 +30,12 @@ class _Line(NamedTuple):
 
 def guarantee(result: LayerResult) -> BoundCheck | None:
     """Return what is guaranteed of κ(ρI + βW) of a layer, None where nothing is."""
-    for check in result.bounds:
-        if check.id == GUARANTEE and check.of == "skip":
-            return check if check.verdict == "holds" else None
-    return None
+    found = [check for check in _tested(result) if check.verdict == "holds" and check.bound is not None]
+    return min(found, key=lambda check: check.bound or 0.0, default=None)
+
+
+def _tested(result: LayerResult) -> list[BoundCheck]:
+    return [check for check in result.bounds if check.id in GUARANTEES and check.of == "skip"]
 
 
 def bound_lines(layers: Sequence[LayerResult], width: int, *, plain: bool, ellipsis: str) -> Iterator[Text]:
@@ -42,7 +46,9 @@ def bound_lines(layers: Sequence[LayerResult], width: int, *, plain: bool, ellip
             groups.setdefault((check.id, check.of), []).append((result.layer.name, check))
     if not groups:
         return
-    lines = [_line(key, checks) for key, checks in groups.items()]
+    order = {name: place for place, name in enumerate(CATALOGUE)}
+    keys = sorted(groups, key=lambda key: (_place(key[1]), order.get(key[0], len(order))))
+    lines = [_line(key, groups[key]) for key in keys]
     rows = [HEADERS, *(line.cells for line in lines)]
     sizes = [max(cell_len(row[column]) for row in rows) for column in range(len(HEADERS))]
     keep = [c for c in range(len(HEADERS)) if c != 5 or any(line.violated for line in lines)]
@@ -64,6 +70,10 @@ def bound_lines(layers: Sequence[LayerResult], width: int, *, plain: bool, ellip
             yield Text(("-" if plain else "─") * min(total, width), style="dim", no_wrap=True)
 
 
+def _place(of: str) -> int:
+    return MAPS.index(of) if of in MAPS else len(MAPS)
+
+
 def _line(key: tuple[str, str], checks: Sequence[tuple[str, BoundCheck]]) -> _Line:
     verdicts = Counter(check.verdict for _, check in checks)
     decided = [(name, c) for name, c in checks if c.verdict in {"holds", "violated"} and c.slack is not None]
@@ -71,7 +81,9 @@ def _line(key: tuple[str, str], checks: Sequence[tuple[str, BoundCheck]]) -> _Li
     where = (ABSENT, ABSENT, ABSENT, "")
     if tightest is not None:
         name, check = tightest
-        slack = "" if check.slack is None else f"{100 * check.slack:.1f} %"
+        slack = (
+            "" if check.slack is None else "> 999 %" if check.slack > 9.99 else f"{100 * check.slack:.1f} %"
+        )
         where = (number(check.value), number(check.bound), slack, layer_name(name))
     counts = tuple(
         str(verdicts[verdict] or "") for verdict in ("holds", "vacuous", "not_applicable", "violated")
@@ -93,12 +105,12 @@ def guaranteed(layers: Sequence[LayerResult]) -> str:
 
 def about_guarantees(layers: Sequence[LayerResult]) -> str:
     """Return what the guarantees say, or that there are none; nothing where none was looked for."""
-    tested = [c for result in layers for c in result.bounds if c.id == GUARANTEE and c.of == "skip"]
-    if not tested:
+    if not any(_tested(result) for result in layers):
         return ""
+    names = ", ".join(GUARANTEES)
     if some_guarantee(layers):
-        return f"proven ≤: what theory guarantees of κ(skip) at most ({GUARANTEE}; {ABSENT}: nothing)."
-    return f"theory guarantees no κ(skip) here ({GUARANTEE}); --bounds shows what holds."
+        return f"proven ≤: what theory guarantees of κ(skip) at most ({names}; {ABSENT}: nothing)."
+    return f"theory guarantees no κ(skip) here ({names}); --bounds shows what holds."
 
 
 def advice_lines(layers: Sequence[LayerResult]) -> list[str]:

@@ -36,7 +36,7 @@ def test_one_line_per_bound_counts_the_verdicts_and_names_the_tightest_layer() -
         (check(slack=0.25, value=4.5), check("r2", "not_applicable")),
         (check("r4.best", "vacuous"),),
     )
-    header, _, first, second = lines(found)
+    header, _, second, first = lines(found)
     assert header.split() == [
         "bound",
         "of",
@@ -51,6 +51,17 @@ def test_one_line_per_bound_counts_the_verdicts_and_names_the_tightest_layer() -
     ]
     assert first.split() == ["r4.best", "skip", "2", "1", "4.50", "6.00", "25.0", "%", "layer1"]
     assert second.split() == ["r2", "skip", "1", "1", "–", "–", "–"]
+
+
+def test_a_convolution_is_guaranteed_the_better_of_both_bounds() -> None:
+    assert guaranteed(layers((check(bound=6.0), check("r63", bound=4.0)))) == "4.00"
+    assert guaranteed(layers((check("r4.best", "vacuous"), check("r63", bound=4.0)))) == "4.00"
+
+
+def test_maps_come_in_their_order_and_bounds_in_that_of_the_catalogue() -> None:
+    mixed = (check(of="skip_chain"), check("r4.best"), check("r1"), check("r2", of="chain"))
+    found = [line.split()[:2] for line in lines(layers(mixed))[2:]]
+    assert found == [["r2", "chain"], ["r1", "skip"], ["r4.best", "skip"], ["r4.best", "skip_chain"]]
 
 
 def test_a_violation_has_a_column_of_its_own() -> None:
