@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Executor
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from itertools import groupby
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from specinspect.architecture import Architecture, build_with_notes, check_match, read_architecture
+from specinspect.cache.requests import block_request, layer_request
+from specinspect.cache.results import Request, ResultCache, open_cache
 from specinspect.checkpoint import Checkpoint, TensorInfo, from_module, from_state_dict, open_checkpoint
 from specinspect.errors import LayerError, ResourceError, SettingsError, SpecinspectError
 from specinspect.inputs import NO_INPUTS, Inputs, read_inputs
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
 
     Source = str | os.PathLike[str] | Mapping[str, torch.Tensor] | torch.nn.Module | Checkpoint
 
+T = TypeVar("T")
 MAX_BATCH = 64
 """Layers of equal shape in one job."""
 
@@ -63,6 +66,8 @@ class Job:
     settings: Settings
     plan: Plan
     inputs: Inputs = NO_INPUTS
+    cache: ResultCache | None = None
+    """Where results are looked up and kept."""
 
     def read(self, name: str) -> torch.Tensor:
         """Return one of the tensors, mapped."""
@@ -85,6 +90,7 @@ class Inspection:
     """Measured after the layers."""
     notices: tuple[str, ...] = ()
     """What tracing could not follow, and rules that match nothing."""
+    cache: ResultCache | None = None
 
 
 def open_source(source: Source, settings: Settings) -> Inspection:
@@ -123,6 +129,7 @@ def open_source(source: Source, settings: Settings) -> Inspection:
         everything.layers,
         blocks.blocks,
         (*notices, *inputs.notices),
+        open_cache() if settings.cache else None,
     )
 
 
@@ -263,6 +270,8 @@ class BlockJob:
     tensors: Mapping[str, TensorInfo]
     settings: Settings
     plan: Plan
+    cache: ResultCache | None = None
+    """Where results are looked up and kept."""
 
     def read(self, name: str) -> torch.Tensor:
         """Return one of the tensors, mapped."""
@@ -272,11 +281,34 @@ class BlockJob:
 
 
 def run_block(job: BlockJob) -> BlockResult:
-    """Measure one block.
+    """Measure one block, or take it from the cache.
 
     Raises:
         SpecinspectError: its tensors do not fit together, or there is no memory for it.
     """
+    if job.cache is None:
+        return _measure_block(job)
+    request = _block_request(job)
+    known = job.cache.recall(request)
+    if known is not None:
+        return known
+    name = job.cache.name(request)
+    result = _measure_block(job)
+    job.cache.keep(request, name, result)
+    return result
+
+
+def _block_request(job: BlockJob) -> Request[BlockResult]:
+    others = _further(job, {"block", "layers", "tensors", "settings", "plan", "cache"})
+    return block_request(job.block, job.layers, job.tensors, job.settings, job.plan, others=others)
+
+
+def _further(job: Job | BlockJob, known: set[str]) -> dict[str, object]:
+    """Return the fields of a job that no key speaks of yet: they may decide something."""
+    return {item.name: getattr(job, item.name) for item in fields(job) if item.name not in known}
+
+
+def _measure_block(job: BlockJob) -> BlockResult:
     import torch
 
     from specinspect.spectra.blocks import measure_block
@@ -300,42 +332,69 @@ def run_block(job: BlockJob) -> BlockResult:
 
 def block_jobs(inspection: Inspection, plan: Plan) -> tuple[list[BlockJob], list[Cost]]:
     """Return a job for every block of an opened source, in order, and what each will take."""
-    if not inspection.blocks:
-        return [], []
+    jobs = [_block_job(inspection, block, plan) for block in inspection.blocks]
+    return jobs, [_block_cost(job) for job in jobs]
+
+
+def _block_job(inspection: Inspection, block: Block, plan: Plan) -> BlockJob:
+    everything = {layer.name: layer for layer in inspection.layers}
+    layers = {name: everything[name] for name in (*block.layers, *block.shortcut_layers)}
+    stored = inspection.checkpoint.tensors
+    tensors = {name: stored[name] for name in block_tensors(block, layers, stored)}
+    return BlockJob(block, layers, tensors, inspection.settings, plan, inspection.cache)
+
+
+def _block_cost(job: BlockJob) -> Cost:
     from specinspect.spectra.blocks import affordable_grid, block_operations
 
-    settings, checkpoint = inspection.settings, inspection.checkpoint
-    everything = {layer.name: layer for layer in inspection.layers}
-    jobs, costs = [], []
-    for block in inspection.blocks:
-        layers = {name: everything[name] for name in (*block.layers, *block.shortcut_layers)}
-        names = block_tensors(block, layers, checkpoint.tensors)
-        tensors = {name: checkpoint.tensors[name] for name in names}
-        jobs.append(BlockJob(block, layers, tensors, settings, plan))
-        grid = affordable_grid(block, layers, settings.grid, settings.patterns)
-        size = sum(prod(layer.shape) for layer in layers.values())
-        costs.append(Cost(8 * 4 * size, block_operations(block, layers, grid, settings.patterns)))
-    return jobs, costs
+    grid, patterns = job.settings.grid, job.settings.patterns
+    affordable = affordable_grid(job.block, job.layers, grid, patterns)
+    size = sum(prod(layer.shape) for layer in job.layers.values())
+    return Cost(8 * 4 * size, block_operations(job.block, job.layers, affordable, patterns))
 
 
 def _measured_blocks(
     inspection: Inspection, plan: Plan, executor: Executor | None
 ) -> tuple[BlockResult, ...]:
     """Measure all blocks of an opened source, in order."""
-    jobs, costs = block_jobs(inspection, plan)
-    workers = (inspection.settings.jobs or default_jobs()) if plan.device == "cpu" else 1
-    results = dict(run(jobs, costs, run_block, workers=workers, executor=executor)) if jobs else {}
+    jobs = [_block_job(inspection, block, plan) for block in inspection.blocks]
+    results = dict(_recalled(inspection, [_block_request(job) for job in jobs]))
+    missing = [i for i in range(len(jobs)) if i not in results]
+    if missing:
+        left = [jobs[i] for i in missing]
+        workers = (inspection.settings.jobs or default_jobs()) if plan.device == "cpu" else 1
+        costs = [_block_cost(job) for job in left]
+        measured = run(left, costs, run_block, workers=workers, executor=executor)
+        results |= {missing[number]: result for number, result in measured}
     return tuple(results[i] for i in range(len(jobs)))
 
 
-def layer_jobs(inspection: Inspection, plan: Plan) -> tuple[list[tuple[int, ...]], list[Job], list[Cost]]:
+def _recalled(inspection: Inspection, requests: Sequence[Request[T]]) -> Iterator[tuple[int, T]]:
+    """Yield (number, result) of what is in the cache: without torch, which takes longer to load than this."""
+    cache = inspection.cache
+    if cache is None:
+        return
+    with ThreadPoolExecutor(inspection.settings.jobs or default_jobs(), "specinspect-cache") as pool:
+        for number, result in enumerate(pool.map(cache.recall, requests)):
+            if result is not None:
+                yield number, result
+
+
+def layer_jobs(
+    inspection: Inspection, plan: Plan, known: Container[int] = ()
+) -> tuple[list[tuple[int, ...]], list[Job], list[Cost]]:
     """Return the jobs that compute the chosen layers of an opened source.
+
+    Args:
+        inspection: the opened source.
+        plan: where to compute.
+        known: layers, by their number in checkpoint order, that are left out.
 
     Returns:
         For each job the indices of its layers in checkpoint order, the job, and what it will take.
     """
     layers, settings = inspection.discovery.layers, inspection.settings
-    groups = list(_batches(layers, settings.grid, plan))
+    groups = list(_batches(layers, [i for i in range(len(layers)) if i not in known], plan))
     jobs = [layers_job(inspection, [layers[i] for i in group], plan) for group in groups]
     return groups, jobs, [_total([cost(layer, settings) for layer in job.layers]) for job in jobs]
 
@@ -350,6 +409,20 @@ def layers_job(inspection: Inspection, layers: Sequence[Layer], plan: Plan) -> J
         inspection.settings,
         plan,
         inspection.inputs,
+        inspection.cache,
+    )
+
+
+def _layer_request(job: Job, layer: Layer) -> Request[LayerResult]:
+    names = (*layer.parameters, *side_tensors(layer, job.tensors))
+    return layer_request(
+        layer,
+        {name: job.tensors[name] for name in names},
+        job.settings,
+        job.plan,
+        inputs=job.inputs.per_layer.get(layer.name),
+        outputs=job.inputs.outputs.get(layer.name),
+        others=_further(job, {"layers", "tensors", "settings", "plan", "inputs", "cache"}),
     )
 
 
@@ -372,11 +445,20 @@ def _results(
 ) -> Iterator[tuple[int, LayerResult]]:
     """Yield (index in checkpoint order, result) as they finish."""
     layers, settings = inspection.discovery.layers, inspection.settings
-    groups, jobs, costs = layer_jobs(inspection, plan)
+    known = set()
+    requests = [_layer_request(layers_job(inspection, [layer], plan), layer) for layer in layers]
+    for index, result in _recalled(inspection, requests):
+        known.add(index)
+        yield index, result
+    if known and progress is not None:
+        progress(Progress(len(known), len(layers), float(len(known) == len(layers))))
+    groups, jobs, costs = layer_jobs(inspection, plan, known)
+    if not jobs:
+        return
     check_memory(jobs, costs, plan)
     return_large_blocks()
     workers = settings.jobs or default_jobs()
-    whole, done, layers_done = sum(c.operations for c in costs) or 1.0, 0.0, 0
+    whole, done, layers_done = sum(c.operations for c in costs) or 1.0, 0.0, len(known)
     for number, results in run(
         jobs, costs, run_job, workers=workers if plan.device == "cpu" else 1, executor=executor
     ):
@@ -388,7 +470,7 @@ def _results(
             progress(Progress(layers_done, len(layers), done / whole))
 
 
-def _batches(layers: tuple[Layer, ...], grid: int, plan: Plan) -> Iterator[tuple[int, ...]]:
+def _batches(layers: tuple[Layer, ...], chosen: list[int], plan: Plan) -> Iterator[tuple[int, ...]]:
     """Group the indices of dense layers of equal shape, as many as the device takes at once."""
 
     def shape(i: int) -> tuple[int, ...]:
@@ -397,7 +479,7 @@ def _batches(layers: tuple[Layer, ...], grid: int, plan: Plan) -> Iterator[tuple
         return layer.matrix_shape if dense else (-1, i)
 
     limit = plan.batch_bytes()
-    for key, members in groupby(sorted(range(len(layers)), key=lambda i: (shape(i), i)), key=shape):
+    for key, members in groupby(sorted(chosen, key=lambda i: (shape(i), i)), key=shape):
         indices = tuple(members)
         size = 1 if key[0] < 0 else min(MAX_BATCH, max(1, limit // max(1, 8 * key[0] * key[1])))
         for start in range(0, len(indices), size):
@@ -428,20 +510,40 @@ def check_memory(jobs: Sequence[Job], costs: Sequence[Cost], plan: Plan) -> None
 
 
 def run_job(job: Job) -> tuple[LayerResult, ...]:
-    """Compute the layers of one job, on the CPU if the device turns out to be too small.
+    """Compute the layers of one job, or take them from the cache.
+
+    On the CPU if the device turns out to be too small; such results are not kept.
 
     Raises:
         ResourceError: no memory for a layer.
         LayerError: a layer's tensors do not fit together, or its solver failed.
     """
+    cache = job.cache
+    if cache is None:
+        return _run_layers(job)[0]
+    requests = [_layer_request(job, layer) for layer in job.layers]
+    results = [cache.recall(request) for request in requests]
+    missing = [i for i, result in enumerate(results) if result is None]
+    if missing:
+        names = [cache.name(requests[i]) for i in missing]
+        computed, lasting = _run_layers(replace(job, layers=tuple(job.layers[i] for i in missing)))
+        for i, name, result in zip(missing, names, computed, strict=True):
+            results[i] = result
+            if lasting:
+                cache.keep(requests[i], name, result)
+    return tuple(result for result in results if result is not None)
+
+
+def _run_layers(job: Job) -> tuple[tuple[LayerResult, ...], bool]:
+    """Compute the layers of one job. Returns the results, and whether they would be the same another time."""
     import torch
 
     with named_errors(", ".join(layer.name for layer in job.layers)):
         try:
-            return _compute(job, job.plan)
+            return _compute(job, job.plan), True
         except torch.OutOfMemoryError:
             notice = f"computed on the CPU: {job.plan.device} ran out of memory"
-            return _compute(job, Plan("cpu"), notice)
+            return _compute(job, Plan("cpu"), notice), False
 
 
 @contextmanager

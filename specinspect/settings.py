@@ -44,6 +44,7 @@ _KINDS: Mapping[str, tuple[type, ...]] = {
     "delta": (float, int),
     "init": (str, type(None)),
     "quantities": (str,),
+    "cache": (bool,),
 }
 INITS = ("kaiming", "xavier", "pytorch-default")
 """Initialisations that set the scale of fresh weights; beside them std:X."""
@@ -107,6 +108,9 @@ class Settings:
     quantities: str = "spectrum"
     """How much of each W: the whole 'spectrum', 'sigma_max' alone, or what the 'entries' tell (NaN, zeros);
     less than the spectrum only for weights by themselves."""
+    cache: bool = False
+    """Read and write the result cache. On for the command line; off from Python, where nothing is written to
+    disk unasked, and where weights are often new every time (a training loop)."""
 
     def __post_init__(self) -> None:
         """Refuse values that make no sense.

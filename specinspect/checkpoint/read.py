@@ -29,11 +29,11 @@ def read_tensor(info: TensorInfo) -> torch.Tensor:
         return info.storage.tensor.detach().cpu()
     if info.size == 0:
         return _empty(info)
-    first, nbytes = _byte_range(info)
+    first, nbytes = byte_range(info)
     if isinstance(info.storage, FileSpan):
         buffer, start = _map(info.storage.path, info.storage.offset + first, nbytes)
     else:
-        buffer, start = _inflate(info.storage, first)
+        buffer, start = inflated(info.storage, first)
     return view_bytes(buffer, start, info)
 
 
@@ -76,7 +76,12 @@ def extent(info: TensorInfo) -> int:
     return 1 + sum((size - 1) * step for size, step in zip(info.shape, info.strides, strict=True))
 
 
-def _byte_range(info: TensorInfo) -> tuple[int, int]:
+def byte_range(info: TensorInfo) -> tuple[int, int]:
+    """Return where a view lies in its storage: first byte, and how many.
+
+    Raises:
+        CheckpointError: not within the storage.
+    """
     assert not isinstance(info.storage, InMemory)
     itemsize = ITEMSIZE[info.dtype]
     first, nbytes = info.offset * itemsize, extent(info) * itemsize
@@ -104,7 +109,8 @@ def _map(path: str, offset: int, nbytes: int) -> tuple[Buffer, int]:
             return bytearray(read_exactly(file, offset, nbytes, "tensor data")), 0
 
 
-def _inflate(member: ZipMember, first: int) -> tuple[Buffer, int]:
+def inflated(member: ZipMember, first: int) -> tuple[Buffer, int]:
+    """Return a deflated member's bytes, and where the byte `first` of its data lies in them."""
     from specinspect.checkpoint.archive import inflate_member
 
     return inflate_member(member), member.skip + first

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from specinspect._version import __version__
+from specinspect.cli.cache import cache
 from specinspect.cli.check import check
 from specinspect.cli.report import report
 from specinspect.cli.schema import schema
@@ -46,6 +47,7 @@ def root(
 app.command()(report)
 app.command()(check)
 app.command()(schema)
+app.add_typer(cache, name="cache")
 
 
 def run(arguments: Sequence[str]) -> int:

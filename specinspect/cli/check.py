@@ -21,6 +21,7 @@ from specinspect.cli.parameters import (
     Layers,
     Model,
     ModelArgs,
+    NoCache,
     Patterns,
     Rho,
     Seed,
@@ -120,6 +121,7 @@ def check(
     config: ConfigFile = None,
     device: Device = "auto",
     jobs: Jobs = None,
+    no_cache: NoCache = False,
 ) -> None:
     """Hold checkpoints against limits: exit code 0 passed, 1 something exceeded, 2 could not be checked.
 

@@ -32,6 +32,7 @@ KNOWN: Mapping[str, type] = {
     "device": str,
     "jobs": int,
     "spectra": bool,
+    "cache": bool,
     "target_kappa": float,
     "delta": float,
     "init": str,
@@ -69,7 +70,7 @@ def options_of(context: typer.Context) -> tuple[dict[str, Any], Config, tuple[st
         notices = (
             f"{config.path}: model is not used: code runs only on request (name the file with --config)",
         )
-    for name in KNOWN:
+    for name in KNOWN.keys() - {"cache"}:
         source = context.get_parameter_source(name)
         if name in given and (name not in chosen or (source is not None and source.name == "COMMANDLINE")):
             chosen[name] = given[name]
@@ -77,4 +78,5 @@ def options_of(context: typer.Context) -> tuple[dict[str, Any], Config, tuple[st
         chosen["maps"] = tuple(name.strip() for name in chosen["maps"].split(","))
     for name in ("layers", "exclude", "compose"):
         chosen[name] = tuple(chosen.get(name) or ())
+    chosen["cache"] = chosen.get("cache", True) and not given.get("no_cache", False)
     return chosen, config, notices

@@ -139,6 +139,7 @@ Init = Annotated[
         show_default=False,
     ),
 ]
+NoCache = Annotated[bool, typer.Option("--no-cache", help="Neither read nor write the result cache.")]
 Output = Annotated[
     str | None,
     typer.Option("-o", "--output", metavar="FILE", help="Write there instead of to stdout."),

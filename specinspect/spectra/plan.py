@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import re
 import sys
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from specinspect.errors import ResourceError, SettingsError
@@ -56,16 +58,18 @@ def choose_plan(requested: str) -> Plan:
         SettingsError: not a device name.
         ResourceError: the device is not there.
     """
-    import torch
-
     kind, _, index = requested.partition(":")
     if kind not in {"auto", "cpu", "cuda", "mps"} or (index and not (kind == "cuda" and index.isdecimal())):
         raise SettingsError(
             f"--device: expected auto, cpu, cuda, cuda:N or mps, got {requested!r}", "leave it at auto"
         )
+    if kind == "cpu" or (kind == "auto" and _torch_is_for_the_cpu()):
+        return Plan("cpu")
+    import torch
+
     # ROCm builds of torch present AMD devices under the name cuda.
     available = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if kind == "cpu" or (kind == "auto" and not available):
+    if kind == "auto" and not available:
         return Plan("cpu")
     if kind == "mps":
         return Plan("cpu", ("mps has no float64: computed on the CPU",))
@@ -75,6 +79,16 @@ def choose_plan(requested: str) -> Plan:
             f"--device {requested}: expected a CUDA or ROCm device, found {available}", "use --device cpu"
         )
     return Plan(f"cuda:{number}")
+
+
+def _torch_is_for_the_cpu() -> bool:
+    """Say whether torch was built without CUDA and ROCm, without loading it: that takes a second."""
+    try:
+        found = find_spec("torch")
+        text = Path(found.origin or "").with_name("version.py").read_text(encoding="utf-8") if found else ""
+    except (OSError, ValueError, ImportError):
+        return False
+    return all(re.search(rf"^{name}\b[^=\n]*= None$", text, re.MULTILINE) for name in ("cuda", "hip"))
 
 
 def default_jobs() -> int:
