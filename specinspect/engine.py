@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from specinspect.spectra.compute import Measured
     from specinspect.spectra.model import BlockResult, PaddingBounds, Spectrum
     from specinspect.spectra.quantities import LayerQuantities
+    from specinspect.spectra.study import Study
 
     Source = str | os.PathLike[str] | Mapping[str, torch.Tensor] | torch.nn.Module | Checkpoint
 
@@ -544,6 +545,37 @@ def _run_layers(job: Job) -> tuple[tuple[LayerResult, ...], bool]:
         except torch.OutOfMemoryError:
             notice = f"computed on the CPU: {job.plan.device} ran out of memory"
             return _compute(job, Plan("cpu"), notice), False
+
+
+def study_layer(inspection: Inspection, layer: Layer, weight: Spectrum) -> Study | None:
+    """Return a layer whose skip maps can be had at any ρ and β; None where a skip makes no sense.
+
+    Args:
+        inspection: where the layer is from; what it says of patterns, seed, grid and device counts.
+        layer: with the facts that are to hold.
+        weight: the spectrum of W.
+
+    Raises:
+        SpecinspectError: its tensors do not fit together, or there is no memory for it.
+    """
+    import torch
+
+    from specinspect.maps import DenseMap
+    from specinspect.spectra.activated import kernel_matrix
+    from specinspect.spectra.study import Study
+
+    plan = choose_plan(inspection.settings.device)
+    job = layers_job(inspection, [layer], plan)
+    with named_errors(layer.name), torch.inference_mode():
+        linear = build_weight_map(layer, job.read, job.settings.grid)
+        kernel = kernel_matrix(linear)
+        if not isinstance(linear, DenseMap | ConvolutionMap) or kernel is None:
+            return None
+        if layer.skip.kind == "none" or weight.nonfinite:
+            return None
+        probes = _probes(job, layer, linear, plan)
+        d = activated(layer, kernel, job.read, frozenset(job.tensors), probes)
+        return Study(linear, layer.skip.kind, weight, d.diagonals, plan)
 
 
 @contextmanager

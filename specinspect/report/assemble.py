@@ -51,7 +51,7 @@ def assemble(
         settings=settings,
         layers=tuple(results),
         skipped=(*skipped, *checkpoint.skipped),
-        findings=tuple(finding for result in results for finding in _findings(result)),
+        findings=tuple(finding for result in results for finding in layer_findings(result)),
         summary=Summary(
             layers=len(results),
             analysed_tensors=len(used),
@@ -82,7 +82,7 @@ def checkpoint_summary(checkpoint: Checkpoint, notices: Sequence[str] = ()) -> C
     )
 
 
-def _findings(result: LayerResult) -> Iterator[Finding]:
+def layer_findings(result: LayerResult) -> Iterator[Finding]:
     """Yield what is wrong with a layer whatever its use: no thresholds, those are the gate's."""
     yield from _violated(result)
     spectrum, name = result.maps["weight"], result.layer.name

@@ -81,7 +81,7 @@ def measure_maps(
     if weight.nonfinite or not isinstance(linear, DenseMap | ConvolutionMap):
         names = ("chain",) if question.shortcut == "none" else ("chain", "skip", "skip_chain")
         return Answer(dict.fromkeys(names, weight) if weight.nonfinite else {}, None)
-    collected = _Collection(_without_dead_outputs(linear, question), _isometric(linear, question), quantities)
+    collected = _Collection(without_dead_outputs(linear, question), _isometric(linear, question), quantities)
     if isinstance(linear, DenseMap):
         collected.add_dense(linear, weight, plan)
     else:
@@ -101,7 +101,7 @@ def _isometric(linear: LinearMap, question: Question) -> bool:
     return True
 
 
-def _without_dead_outputs(linear: LinearMap, question: Question) -> Question:
+def without_dead_outputs(linear: LinearMap, question: Question) -> Question:
     """Let D be zero where W's row already is: the zeros of D·W are then structural, whatever D is."""
     rows = kernel_matrix(linear)
     if rows is None or question.diagonals is None:

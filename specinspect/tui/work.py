@@ -1,0 +1,157 @@
+"""What the app asks of the engine, one piece of work at a time. Torch is loaded by the first of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
+
+from specinspect.errors import ResourceError, SpecinspectError
+
+if TYPE_CHECKING:
+    from specinspect.engine import Inspection, Job
+    from specinspect.layers.model import Layer
+    from specinspect.report.model import LayerResult
+    from specinspect.schedule import Cost
+    from specinspect.settings import Settings
+    from specinspect.spectra.model import BlockResult
+    from specinspect.spectra.model import Spectrum
+    from specinspect.spectra.study import Study
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """Layers to be computed together, or one block."""
+
+    indices: tuple[int, ...]
+    """Of the layers; empty for a block."""
+    name: str
+    """Of the first layer, or of the block."""
+    work: float
+    """Operations, roughly: what time left goes by."""
+    bytes: int
+    """Memory at the peak, roughly."""
+    run: Callable[[], tuple[LayerResult, ...] | BlockResult]
+    parts: tuple[Task, ...] = ()
+    """The same, one layer at a time: to find the one that fails."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """Everything that a run computes, and where."""
+
+    layers: tuple[Task, ...]
+    blocks: tuple[Task, ...]
+    device: str
+    workers: int
+    notices: tuple[str, ...] = ()
+
+
+class Work(Protocol):
+    """The engine as the app sees it; tests put canned results in its place."""
+
+    def plan(self, inspection: Inspection) -> Pass:
+        """Return all tasks of a run."""
+
+    def again(self, inspection: Inspection, index: int) -> tuple[Task, ...]:
+        """Return the tasks that a changed layer makes necessary: itself, and the blocks it is in."""
+
+    def told(self, inspection: Inspection, settings: Settings) -> Inspection:
+        """Return the inspection under other settings."""
+
+    def open(self, path: str, settings: Settings) -> Inspection:
+        """Open a second checkpoint."""
+
+    def study(self, inspection: Inspection, layer: Layer, weight: Spectrum) -> Study | None:
+        """Return a layer ready for any ρ and β, None where it has no maps beside its weight."""
+
+
+class EngineWork:
+    """The real engine."""
+
+    def plan(self, inspection: Inspection) -> Pass:
+        """Return all tasks of a run."""
+        from specinspect.engine import block_jobs, layer_jobs, layers_job, run_block, run_job
+        from specinspect.schedule import cost
+        from specinspect.spectra.plan import choose_plan, default_jobs, return_large_blocks
+
+        plan = choose_plan(inspection.settings.device)
+        return_large_blocks()
+        tasks = []
+        for indices, job, total in zip(*layer_jobs(inspection, plan), strict=True):
+            parts: tuple[Task, ...] = ()
+            if len(indices) > 1:
+                singles = [layers_job(inspection, [layer], plan) for layer in job.layers]
+                costs = [cost(layer, inspection.settings) for layer in job.layers]
+                parts = tuple(
+                    _task((i,), one, c, run_job) for i, one, c in zip(indices, singles, costs, strict=True)
+                )
+            tasks.append(replace(_task(indices, job, total, run_job), parts=parts))
+        blocks = [
+            Task((), job.block.name, c.operations, c.bytes, partial(run_block, job))
+            for job, c in zip(*block_jobs(inspection, plan), strict=True)
+        ]
+        jobs = inspection.settings.jobs or default_jobs()
+        return Pass(
+            tuple(tasks), tuple(blocks), plan.device, jobs if plan.device == "cpu" else 1, plan.notices
+        )
+
+    def again(self, inspection: Inspection, index: int) -> tuple[Task, ...]:
+        """Return the tasks that a changed layer makes necessary: itself, and the blocks it is in."""
+        layer = inspection.discovery.layers[index]
+        blocks = tuple(b for b in inspection.blocks if layer.name in (*b.layers, *b.shortcut_layers))
+        only = replace(
+            inspection,
+            discovery=replace(inspection.discovery, layers=(layer,)),
+            blocks=blocks,
+        )
+        made = self.plan(only)
+        return (*(replace(task, indices=(index,)) for task in made.layers), *made.blocks)
+
+    def told(self, inspection: Inspection, settings: Settings) -> Inspection:
+        """Return the inspection under other settings."""
+        from specinspect.engine import open_source
+
+        return open_source(inspection.checkpoint, settings)
+
+    def open(self, path: str, settings: Settings) -> Inspection:
+        """Open a second checkpoint."""
+        from specinspect.engine import open_source
+
+        return open_source(path, settings)
+
+    def study(self, inspection: Inspection, layer: Layer, weight: Spectrum) -> Study | None:
+        """Return a layer ready for any ρ and β, None where it has no maps beside its weight."""
+        from specinspect.engine import study_layer
+
+        return study_layer(inspection, layer, weight)
+
+
+def _task(
+    indices: tuple[int, ...], job: Job, total: Cost, run: Callable[[Job], tuple[LayerResult, ...]]
+) -> Task:
+    work = partial(_run_if_affordable, run, job, total.bytes)
+    return Task(indices, job.layers[0].name, total.operations, total.bytes, work)
+
+
+def _run_if_affordable(
+    run: Callable[[Job], tuple[LayerResult, ...]], job: Job, needed: int
+) -> tuple[LayerResult, ...]:
+    """Refuse a layer that does not fit into memory, where the system would kill the whole process."""
+    from specinspect.spectra.plan import available_memory
+
+    free = available_memory()
+    if job.plan.device == "cpu" and free is not None and needed > free:
+        raise ResourceError(
+            f"layer {job.layers[0].name!r} needs about {needed / 2**30:.1f} GiB of memory, "
+            f"{free / 2**30:.1f} GiB are free",
+            "leave it out with --exclude, or use a larger machine",
+        )
+    return run(job)
+
+
+def reason(error: BaseException) -> str:
+    """Return why something failed, on one line."""
+    text = str(error) if isinstance(error, SpecinspectError) else f"{type(error).__name__}: {error}"
+    return " ".join(text.split())
