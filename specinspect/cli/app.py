@@ -12,6 +12,7 @@ import typer
 from specinspect._version import __version__
 from specinspect.cli.cache import cache
 from specinspect.cli.check import check
+from specinspect.cli.open import open_
 from specinspect.cli.report import report
 from specinspect.cli.schema import schema
 from specinspect.cli.speech import say
@@ -44,6 +45,7 @@ def root(
     """
 
 
+app.command("open")(open_)
 app.command()(report)
 app.command()(check)
 app.command()(schema)

@@ -33,8 +33,6 @@ class Row:
     reason: str = ""
     """Why it failed."""
     findings: tuple[Finding, ...] = ()
-    stale: bool = False
-    """κ(skip) is at another ρ and β than today's."""
     moved: float | None = None
     """Beside a second checkpoint: how far the spectrum moved, as a ratio of at least 1."""
     other: LayerResult | None = None
@@ -99,9 +97,7 @@ def kappa_cell(row: Row, name: str) -> str:
         return "failed" if name == "weight" else ""
     if row.result is None:
         return "…" if row.state == "running" and name == "weight" else ""
-    text = kappas.shown(row.result, name).text
-    stale = row.stale and name == "skip" and text != ABSENT
-    return f"{text}'" if stale else text
+    return kappas.shown(row.result, name).text
 
 
 def _sigma_cell(row: Row) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from specinspect.layers.names import numbered
@@ -142,23 +142,23 @@ def members(group: Group) -> Iterator[int]:
 
 
 class Worst:
-    """The worst κ below every group, kept up to date as results come in."""
+    """The worst value of some columns below every group, kept up to date as results come in."""
 
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
-        self.done: dict[str, int] = {}
-        self.marked: dict[str, int] = {}
         self._keys: dict[tuple[str, str], tuple[Key, int]] = {}
 
-    def add(self, index: int, keys: dict[str, Key | None], *, marked: bool) -> None:
-        """Take in the result of a layer."""
+    def add(self, index: int, keys: Mapping[str, Key | None]) -> None:
+        """Take in a layer that is known now."""
         for group in self._tree.above(index):
-            self.done[group.path] = self.done.get(group.path, 0) + 1
-            self.marked[group.path] = self.marked.get(group.path, 0) + marked
             for name, key in keys.items():
                 known = self._keys.get((group.path, name))
                 if key is not None and (known is None or key > known[0]):
                     self._keys[group.path, name] = (key, index)
+
+    def clear(self) -> None:
+        """Forget everything: a layer has become better."""
+        self._keys.clear()
 
     def layer(self, group: Group, name: str) -> int | None:
         """Return the layer with the worst value of a column below a group."""

@@ -15,8 +15,7 @@ if TYPE_CHECKING:
     from specinspect.report.model import LayerResult
     from specinspect.schedule import Cost
     from specinspect.settings import Settings
-    from specinspect.spectra.model import BlockResult
-    from specinspect.spectra.model import Spectrum
+    from specinspect.spectra.model import BlockResult, Spectrum
     from specinspect.spectra.study import Study
 
 

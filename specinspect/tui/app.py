@@ -1,0 +1,698 @@
+"""The app: the table of layers, the panes beside it, and the keys."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from textual.app import App, ComposeResult, SystemCommand
+from textual.binding import Binding, BindingType
+from textual.containers import Horizontal, Vertical
+from textual.message import Message
+from textual.screen import Screen
+from textual.widgets import Footer, Static
+
+from specinspect.errors import SettingsError, SpecinspectError
+from specinspect.report.text import ascii_only, layer_name, visible
+from specinspect.tui import edits, export
+from specinspect.tui.bars import Ask, Header, TabBar, subject
+from specinspect.tui.help import HelpScreen
+from specinspect.tui.keys import KEYS
+from specinspect.tui.live import Learned, Lens
+from specinspect.tui.messages import ActivationChosen, FactEdited, LayerChosen, PatternChosen, ScaleChosen
+from specinspect.tui.plain import AsciiFilter
+from specinspect.tui.runner import BlockDone, Event, Progress, Runner, Said
+from specinspect.tui.session import ACTIVATIONS, SORTS, STEP, Session
+from specinspect.tui.table import LayerTable
+from specinspect.tui.work import EngineWork, Work, reason
+
+if TYPE_CHECKING:
+    from textual import events
+    from textual.filter import LineFilter
+    from textual.widget import Widget
+
+    from specinspect.engine import Inspection
+    from specinspect.tui.rows import Row
+    from specinspect.tui.view import PaneView
+
+NARROW = 110
+"""Columns below which the layers are one of the panes."""
+TICK = 0.1
+"""Seconds between two looks at the progress."""
+SETTLE = 0.15
+"""Seconds that a layer stays selected before it is looked at closely."""
+TABS = (
+    ("layers", "Layers"),
+    ("spectrum", "Spectrum"),
+    ("skip", "Skip vs chain"),
+    ("bounds", "Bounds"),
+    ("layer", "Layer"),
+    ("network", "Network"),
+)
+
+
+class Inspector(App[None]):
+    """Looks at one checkpoint.
+
+    Args:
+        inspection: what is open; nothing has been computed.
+        work: the engine.
+        notices: what is to be said at the start.
+        config: the configuration file that was read.
+        against: path of a second checkpoint.
+        plain: write ASCII only.
+    """
+
+    TITLE = "specinspect"
+    ENABLE_COMMAND_PALETTE = True
+    CSS_PATH = "app.tcss"
+    BINDINGS: ClassVar[list[BindingType]] = KEYS
+
+    @dataclass
+    class Arrived(Message):
+        """The pass has something."""
+
+        event: Event
+
+    @dataclass
+    class Seen(Message):
+        """The lens has something."""
+
+        learned: Learned
+
+    @dataclass
+    class Finished(Message):
+        """An errand is done."""
+
+        then: Callable[[], None]
+
+    def __init__(
+        self,
+        inspection: Inspection,
+        *,
+        work: Work | None = None,
+        notices: Iterable[str] = (),
+        config: str | None = None,
+        against: str | None = None,
+        plain: bool = False,
+    ) -> None:
+        super().__init__()
+        self.session = Session(inspection, plain=plain)
+        self._work = work if work is not None else EngineWork()
+        self._config, self._against = config, against
+        self._runner = Runner(self._work, inspection, lambda event: self._tell(self.Arrived(event)))
+        self._lens = Lens(self._work, lambda learned: self._tell(self.Seen(learned)))
+        self._notices = (*notices, *inspection.notices)
+        self._said: list[str] = []
+        self._progress = Progress(layers=len(self.session.rows))
+        self._dirty = self._blocks_dirty = False
+        self._settling = 0
+        self.pane = "spectrum"
+        self.narrow = False
+        if plain:
+            self._ascii = AsciiFilter()
+
+    def get_line_filters(self) -> list[LineFilter]:
+        """Write ASCII where the terminal takes nothing else."""
+        filters = list(super().get_line_filters())
+        return [*filters, self._ascii] if self.session.plain else filters
+
+    # Layout.
+
+    def compose(self) -> ComposeResult:
+        """The screen, from top to bottom."""
+        yield Header(id="header", markup=False)
+        yield TabBar(TABS, id="tabs")
+        with Horizontal(id="body"):
+            yield LayerTable(self.session.rows, self.session.worst, id="layers")
+            with Vertical(id="panes"):
+                for key, pane in _panes():
+                    pane.id = f"pane-{key}"
+                    yield pane
+        yield Static(id="status", markup=False)
+        yield Ask(id="ask")
+        yield Footer(compact=True, show_command_palette=False)
+
+    def on_mount(self) -> None:
+        """Show what the headers say, then begin to compute."""
+        self._table.running = frozenset()
+        self._arrange()
+        self._show_lines()
+        self._table.focus()
+        self.set_interval(TICK, self._tick)
+        for sentence in self._notices:
+            self.notify(visible(sentence), markup=False, timeout=8)
+        self.call_after_refresh(self._begin)
+
+    def _begin(self) -> None:
+        """Start the threads, once something is on the screen: loading torch takes a second."""
+        self._runner.start()
+        if self._against is not None:
+            self._compare(self._against)
+
+    def on_resize(self, event: events.Resize) -> None:
+        """Put the panes beside the layers, or all of them behind tabs."""
+        self._arrange(event.size.width, event.size.height)
+
+    def _arrange(self, width: int | None = None, height: int | None = None) -> None:
+        width, height = width or self.size.width, height or self.size.height
+        was = self.narrow
+        self.narrow = width < NARROW
+        if self.narrow and not was:
+            self.pane = "layers"
+        elif not self.narrow and self.pane == "layers":
+            self.pane = "spectrum"
+        self._small = width < 80 or height < 24
+        self._show_pane()
+        self._show_header()
+        self._show_status()
+
+    def _show_pane(self) -> None:
+        hidden = frozenset() if self.narrow else frozenset({"layers"})
+        self.query_one(TabBar).show(self.pane, hidden)
+        self._table.display = not self.narrow or self.pane == "layers"
+        self.query_one("#panes").display = not self.narrow or self.pane != "layers"
+        for key, _ in TABS[1:]:
+            self.query_one(f"#pane-{key}").display = key == self.pane
+        self.set_class(self.narrow, "narrow")
+        self._update_pane()
+        self._settle()
+
+    @property
+    def _table(self) -> LayerTable:
+        return self.query_one("#layers", LayerTable)
+
+    # What comes in.
+
+    def _tell(self, message: Message) -> None:
+        """Post a message from any thread; after the end there is nobody to tell."""
+        with contextlib.suppress(Exception):
+            self.post_message(message)
+
+    def on_inspector_arrived(self, message: Arrived) -> None:
+        """Take in a result; the table is drawn at the next tick."""
+        event = message.event
+        if isinstance(event, Said):
+            self.notify(
+                visible(event.sentence),
+                markup=False,
+                severity="error" if event.error else "information",
+                timeout=10,
+            )
+            return
+        index = self.session.take(event)
+        self._dirty = True
+        if isinstance(event, BlockDone):
+            self._blocks_dirty = True
+        elif index is not None and index == self.session.selected:
+            self._update_pane()
+            self._settle()
+
+    def on_inspector_seen(self, message: Seen) -> None:
+        """Take in what the lens found."""
+        if not self.session.learn(message.learned):
+            return
+        self._show_live()
+        if self.pane in {"skip", "spectrum", "layer"}:
+            self._update_pane()
+
+    def on_inspector_finished(self, message: Finished) -> None:
+        """Go on with an errand on this thread."""
+        message.then()
+
+    def _errand(self, work: Callable[[], Callable[[], None]]) -> None:
+        """Do something slow on a thread of its own; what it returns is called here."""
+
+        def run() -> None:
+            try:
+                then = work()
+            except Exception as error:  # whatever it is, it belongs on the screen
+                text = reason(error)
+
+                def then() -> None:
+                    self._complain(text)
+
+            self._tell(self.Finished(then))
+
+        threading.Thread(target=run, name="specinspect-errand", daemon=True).start()
+
+    def _complain(self, text: str) -> None:
+        self.notify(visible(text), markup=False, severity="error", timeout=10)
+
+    def _tick(self) -> None:
+        """Look at the progress, and draw what has changed since."""
+        progress = self._runner.progress
+        changed = progress != self._progress and not (progress.finished and self._progress.finished)
+        self._progress = progress
+        if changed:
+            self._table.running = progress.running
+            self._show_header()
+        if self._dirty:
+            self._dirty = False
+            if self.session.sort == "order" and not self.session.filtered:
+                self._table.update_rows()
+            else:
+                self._show_lines()
+            if self.pane == "network" or self._blocks_dirty:
+                self._blocks_dirty = False
+                self._update_pane()
+        elif changed:
+            self._table.update_rows()
+
+    # What is shown.
+
+    def _show_lines(self) -> None:
+        lines, nested = self.session.lines()
+        table, session = self._table, self.session
+        table.closed = frozenset() if session.filtered else frozenset(session.closed)
+        table.compared = bool(session.compared)
+        table.sorted_by = f"-{session.sort}" if session.reverse else session.sort
+        table.show_lines(lines, nested=nested)
+        self._show_status()
+
+    def _show_header(self) -> None:
+        scale = f"β {self.session.beta:.2f}  ρ {self.session.rho:.2f}"
+        if not self.session.at_run:
+            scale = f"{scale} (run: {self.session.base.beta:g}, {self.session.base.rho:g})"
+        self.query_one(Header).show(subject(self.session.inspection), self._progress, scale)
+
+    def _show_status(self) -> None:
+        session, parts = self.session, []
+        if self._small:
+            parts.append(f"{self.size.width}×{self.size.height} is small: 80×24 shows more")
+        if session.filtered:
+            shown = sum(line.index is not None for line in self._table.lines)
+            parts.append(f"filter {visible(session.filter_text)}: {shown} of {len(session.rows)} layers")
+        if session.sort != "order":
+            what = "name" if session.sort == "name" else _TITLES[session.sort]
+            parts.append(f"sorted by {what}{', reversed' if session.reverse else ''}")
+        if not session.at_run:
+            parts.append(f"x' is at β {session.base.beta:g}, ρ {session.base.rho:g}")
+        if session.compared:
+            parts.append(f"B: {visible(Path(session.compared).name)}")
+        row = None if session.selected is None else session.rows[session.selected]
+        if row is not None and row.state == "failed":
+            parts.append(visible(f"{layer_name(row.layer.name)}: {row.reason}"))
+        elif row is not None and row.findings:
+            parts.append("; ".join(visible(f"{f.severity}: {f.message}") for f in row.findings))
+        self.query_one("#status", Static).update(" " + " · ".join(parts))
+
+    def _show_live(self) -> None:
+        table, session = self._table, self.session
+        table.stale = not session.at_run
+        found = session.live_kappa() if session.selected is not None else None
+        table.live = {session.selected: found} if found is not None and session.selected is not None else {}
+        table.update_rows()
+
+    def _view(self) -> PaneView:
+        return self.session.view(
+            dark=self.current_theme.dark,
+            running=self._progress.running,
+            network=self.pane == "network",
+        )
+
+    def _update_pane(self) -> None:
+        if self.pane == "layers":
+            return
+        pane = self.query_one(f"#pane-{self.pane}")
+        show = getattr(pane, "show", None)
+        if show is not None:
+            show(self._view())
+
+    # Selection.
+
+    def on_layer_table_highlighted(self, message: LayerTable.Highlighted) -> None:
+        """Look at another layer."""
+        message.stop()
+        if message.index is None or message.index == self.session.selected:
+            return
+        self._select(message.index)
+
+    def _select(self, index: int) -> None:
+        self.session.select(index)
+        self._runner.want(index)
+        self._show_live()
+        self._show_status()
+        self._update_pane()
+        self._settle()
+
+    def _settle(self) -> None:
+        """Look closely at the selected layer if it stays selected, and where its pictures are in sight."""
+        self._settling += 1
+        turn = self._settling
+        self.set_timer(SETTLE, lambda: self._look() if turn == self._settling else None)
+
+    def _look(self) -> None:
+        setting = self.session.setting()
+        needed = self.pane == "skip" or not self.session.at_run or self.session.pattern is not None
+        if setting is None or not needed:
+            return
+        result = self.session.rows[setting.index].result
+        if result is not None and result.layer == setting.layer:
+            self._lens.look(self.session.inspection, setting, result.maps["weight"])
+
+    def on_layer_table_group_toggled(self, message: LayerTable.GroupToggled) -> None:
+        """Open or close a module."""
+        closed = self.session.closed
+        (closed.discard if message.open else closed.add)(message.path)
+        self._show_lines()
+
+    def on_layer_table_entered(self, message: LayerTable.Entered) -> None:
+        """Show the details of a layer where there is no room for them beside it."""
+        if self.pane == "layers":
+            self.action_pane("spectrum")
+
+    def on_layer_table_header_clicked(self, message: LayerTable.HeaderClicked) -> None:
+        """Sort by a column; the name goes back to the tree first."""
+        key = message.key
+        if key == "name" and self.session.sort not in {"order", "name"}:
+            key = "order"
+        self.session.sort_by(key)
+        self._show_lines()
+
+    def on_tab_bar_chosen(self, message: TabBar.Chosen) -> None:
+        """Show a pane."""
+        self.action_pane(message.key)
+
+    def _go_to(self, index: int | None, none: str) -> None:
+        if index is None:
+            self.notify(none, markup=False)
+            return
+        self.session.reveal(index)
+        self._show_lines()
+        self._table.go_to(index)
+
+    # Keys.
+
+    def action_pane(self, key: str) -> None:
+        """Show a pane."""
+        if key == "layers" and not self.narrow:
+            self._table.focus()
+            return
+        self.pane = key
+        self._show_pane()
+        if key == "layers":
+            self._table.focus()
+
+    def action_next_pane(self, step: int) -> None:
+        """Show the pane beside this one."""
+        keys = [key for key, _ in TABS if self.narrow or key != "layers"]
+        self.action_pane(keys[(keys.index(self.pane) + step) % len(keys)])
+
+    def action_sort(self) -> None:
+        """Sort by the next column."""
+        keys = [key for key in SORTS if key != "moved"]
+        if self.session.compared:
+            keys.insert(1, "moved")
+        here = self.session.sort
+        self.session.sort, self.session.reverse = keys[(keys.index(here) + 1) % len(keys)], False
+        self._show_lines()
+
+    def action_reverse(self) -> None:
+        """Sort the other way round."""
+        if self.session.sort != "order":
+            self.session.sort_by(self.session.sort)
+            self._show_lines()
+
+    def action_fold(self) -> None:
+        """Close all repeated blocks, or open everything."""
+        closed = self.session.fold()
+        self._show_lines()
+        if not closed and not self.session.tree.repeated():
+            self.notify("no block repeats in this checkpoint", markup=False)
+
+    def action_worst(self) -> None:
+        """Go to the layer with the worst κ(W)."""
+        self._go_to(self.session.worst_layer(), "no layer is computed yet")
+
+    def action_finding(self, step: int) -> None:
+        """Go to the next or the previous layer with a finding."""
+        found = self.session.next_finding(self.session.selected, step)
+        self._go_to(found, "no findings" if self._progress.finished else "no findings so far")
+
+    def action_scale(self, rho: float, beta: float) -> None:
+        """Change ρ and β by some steps."""
+        session = self.session
+        self._set_scale(session.rho + rho * STEP, session.beta + beta * STEP)
+
+    def action_reset_scale(self) -> None:
+        """Set ρ and β back to those of the run."""
+        self._set_scale(self.session.base.rho, self.session.base.beta)
+
+    def _set_scale(self, rho: float, beta: float) -> None:
+        if not self.session.set_scale(rho, beta):
+            self.notify("ρ and β cannot both be 0: there would be no map", markup=False)
+            return
+        self._show_header()
+        self._show_live()
+        self._show_status()
+        self._update_pane()
+        self._look()
+
+    def on_scale_chosen(self, message: ScaleChosen) -> None:
+        """Take ρ and β from a pane."""
+        message.stop()
+        self._set_scale(message.rho, message.beta)
+
+    def action_activation(self) -> None:
+        """Let the next activation make D of the selected layer."""
+        row = self._selected_row()
+        if row is None:
+            return
+        now = self.session.edits.get(row.layer.name, {}).get("activation", "auto")
+        place = ACTIVATIONS.index(now) if now in ACTIVATIONS else 0
+        self._edit(row.layer.name, "activation", ACTIVATIONS[(place + 1) % len(ACTIVATIONS)])
+
+    def on_activation_chosen(self, message: ActivationChosen) -> None:
+        """Take an activation from a pane."""
+        message.stop()
+        row = self._selected_row()
+        if row is not None:
+            self._edit(row.layer.name, "activation", message.name)
+
+    def action_pattern(self, step: int) -> None:
+        """Show the next sampled pattern; after the last one the median over all."""
+        count = self._view().patterns
+        if not count:
+            self.notify("no patterns here: D is the identity, or the layer is not computed yet", markup=False)
+            return
+        choices = [None, *range(count)]
+        here = choices.index(self.session.pattern) if self.session.pattern in choices else 0
+        self._set_pattern(choices[(here + step) % len(choices)])
+
+    def on_pattern_chosen(self, message: PatternChosen) -> None:
+        """Take a pattern from a pane."""
+        message.stop()
+        self._set_pattern(message.pattern)
+
+    def _set_pattern(self, pattern: int | None) -> None:
+        self.session.pattern = pattern
+        self._update_pane()
+        self._look()
+
+    def on_layer_chosen(self, message: LayerChosen) -> None:
+        """Go to a layer that was picked in a pane."""
+        message.stop()
+        self._go_to(self.session.names.get(message.layer), "that layer is not shown")
+
+    def _selected_row(self) -> Row | None:
+        selected = self.session.selected
+        return None if selected is None else self.session.rows[selected]
+
+    # Edits.
+
+    def on_fact_edited(self, message: FactEdited) -> None:
+        """Compute a layer anew with an edited fact."""
+        message.stop()
+        self._edit(message.layer, message.field, message.value)
+
+    def _edit(self, name: str, field: str, value: str) -> None:
+        session = self.session
+        try:
+            settings = session.edited(name, field, value)
+        except SpecinspectError as error:
+            self._complain(str(error))
+            return
+        inspection = session.inspection
+
+        def work() -> Callable[[], None]:
+            told = self._work.told(inspection, settings)
+            return lambda: accept(told)
+
+        def accept(told: Inspection) -> None:
+            changed = session.accept(told, name, field, value)
+            self._dirty = True
+            self._update_pane()
+            if changed:
+                self._errand(lambda: self._again(told, changed))
+
+        self._errand(work)
+
+    def _again(self, inspection: Inspection, changed: list[int]) -> Callable[[], None]:
+        tasks = [task for index in changed for task in self._work.again(inspection, index)]
+        self._runner.add(tasks)
+        return lambda: None
+
+    def action_save(self) -> None:
+        """Write edited facts into the configuration file."""
+        try:
+            path = edits.save(self.session.edits, self._config)
+        except SettingsError as error:
+            self._complain(str(error))
+            return
+        self.notify(f"saved to {visible(str(path))}", markup=False)
+
+    # Filter, export, comparison.
+
+    def action_filter(self) -> None:
+        """Ask for a filter; it works while it is typed."""
+        ask = self.query_one(Ask)
+        before = self.session.filter_text
+
+        def changed(text: str) -> None:
+            try:
+                self.session.set_filter(text)
+            except SettingsError as error:
+                ask.hint(visible(str(error)))
+                return
+            self._show_lines()
+            shown = sum(line.index is not None for line in self._table.lines)
+            ask.hint(f"{shown} of {len(self.session.rows)}")
+
+        def done(text: str) -> bool:
+            self._after_ask()
+            return True
+
+        def left() -> None:
+            self.session.set_filter(before)
+            self._show_lines()
+            self._after_ask()
+
+        if self.narrow:
+            self.action_pane("layers")
+        hint = "name, glob*, kappa>1e4, kind:conv, finding:"
+        ask.ask("filter", before, hint, done, changed=changed, left=left)
+
+    def _after_ask(self) -> None:
+        self.query_one(Ask).close()
+        if self._table.display:
+            self._table.focus()
+        self._show_status()
+
+    def action_export(self) -> None:
+        """Ask for a file; its suffix says what is written."""
+        ask = self.query_one(Ask)
+        stem = Path(self.session.inspection.checkpoint.path).stem
+
+        def done(path: str) -> bool:
+            try:
+                written = export.write_new(path, self._exported)
+            except SpecinspectError as error:
+                ask.hint(visible(str(error)))
+                return False
+            self._after_ask()
+            self.notify(f"written: {visible(str(written))}", markup=False)
+            return True
+
+        hint = ".json report · .csv spectrum · .svg .txt screen"
+        ask.ask("export to", export.free_name(stem, ".json"), hint, done, left=self._after_ask)
+
+    def _exported(self, suffix: str) -> str:
+        if suffix == ".json":
+            plan = self._runner.plan
+            report = self.session.report(
+                device=plan.device if plan is not None else self.session.base.device,
+                notices=plan.notices if plan is not None else (),
+                seconds=self._progress.seconds,
+            )
+            return report.to_json()
+        if suffix == ".csv":
+            row = self._selected_row()
+            if row is None or row.result is None:
+                raise SettingsError("the selected layer is not computed yet", "wait, or choose another")
+            return export.spectrum_csv(row.result, self._view())
+        if suffix == ".svg":
+            return self.export_screenshot(title=f"specinspect {subject(self.session.inspection)[0]}")
+        text = export.screen_text(self.screen)
+        return ascii_only(text) if self.session.plain else text
+
+    def action_compare(self) -> None:
+        """Ask for a second checkpoint."""
+        ask = self.query_one(Ask)
+
+        def done(path: str) -> bool:
+            if not path.strip():
+                return False
+            self._after_ask()
+            self._compare(str(Path(path.strip()).expanduser()))
+            return True
+
+        ask.ask("compare with", self.session.compared, "path of a checkpoint", done, left=self._after_ask)
+
+    def _compare(self, path: str) -> None:
+        self._complain(f"comparing with {path} is not there yet")
+
+    # The rest.
+
+    def action_step_back(self) -> None:
+        """Go one step back: out of a question, a filter, a pane, an order."""
+        ask = self.query_one(Ask)
+        if ask.is_open:
+            ask.action_leave()
+        elif self.narrow and self.pane != "layers":
+            self.action_pane("layers")
+        elif not self._table.has_focus and self._table.display:
+            self._table.focus()
+        elif self.session.filtered:
+            self.session.set_filter("")
+            self._show_lines()
+        elif self.session.sort != "order":
+            self.session.sort, self.session.reverse = "order", False
+            self._show_lines()
+
+    def action_help_keys(self) -> None:
+        """Show all keys and marks."""
+        self.push_screen(HelpScreen())
+
+    def action_dark(self) -> None:
+        """Change between dark and light."""
+        self.theme = "textual-light" if self.current_theme.dark else "textual-dark"
+        self._update_pane()
+
+    async def action_quit(self) -> None:
+        """End at once; what is being computed ends with the process."""
+        self._runner.stop()
+        self._lens.stop()
+        self.exit()
+
+    def get_system_commands(self, screen: Screen[object]) -> Iterable[SystemCommand]:
+        """Every key, in the command palette."""
+        for binding in KEYS:
+            if isinstance(binding, Binding) and not binding.system:
+                action = binding.action
+                yield SystemCommand(
+                    f"{binding.description} ({binding.key_display or binding.key.split(',')[0]})",
+                    binding.tooltip,
+                    lambda action=action: self.call_later(self.run_action, action),
+                )
+
+
+_TITLES = {
+    "kappa": "κ(W)",
+    "chain": "κ(DW)",
+    "skip": "κ(skip)",
+    "sigma": "σmax",
+    "mark": "findings",
+    "shape": "size",
+    "moved": "what moved most",
+    "other": "κ(W) of B",
+}
+
+
+def _panes() -> list[tuple[str, Widget]]:
+    """Return the panes by key."""
+    return [(key, Static(f"{title}", markup=False)) for key, title in TABS[1:]]
