@@ -17,9 +17,11 @@ from specinspect.cli.parameters import (
     ConfigFile,
     ConvOperator,
     ConvPattern,
+    Delta,
     Device,
     Exclude,
     Grid,
+    Init,
     Inputs,
     Jobs,
     Key,
@@ -30,6 +32,7 @@ from specinspect.cli.parameters import (
     Patterns,
     Rho,
     Seed,
+    TargetKappa,
 )
 from specinspect.errors import SettingsError, SpecinspectError
 
@@ -65,6 +68,9 @@ def open_(
     config: ConfigFile = None,
     device: Device = "auto",
     jobs: Jobs = None,
+    target_kappa: TargetKappa = 10.0,
+    delta: Delta = 0.01,
+    init: Init = None,
 ) -> None:
     """Look at a checkpoint in the terminal: results stream in while you read; q quits.
 

@@ -65,6 +65,7 @@ class Inspector(App[None]):
         config: the configuration file that was read.
         against: path of a second checkpoint.
         plain: write ASCII only.
+        spectra: put all singular values into an exported report.
     """
 
     TITLE = "specinspect"
@@ -99,9 +100,10 @@ class Inspector(App[None]):
         config: str | None = None,
         against: str | None = None,
         plain: bool = False,
+        spectra: bool = False,
     ) -> None:
         super().__init__()
-        self.session = Session(inspection, plain=plain)
+        self.session = Session(inspection, plain=plain, spectra=spectra)
         self._work = work if work is not None else EngineWork()
         self._config, self._against = config, against
         self._runner = Runner(self._work, inspection, lambda event: self._tell(self.Arrived(event)))

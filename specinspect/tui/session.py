@@ -49,10 +49,11 @@ class Session:
     Args:
         inspection: what is open.
         plain: whether only ASCII can be shown.
+        spectra: whether an exported report holds all singular values.
     """
 
-    def __init__(self, inspection: Inspection, *, plain: bool = False) -> None:
-        self.inspection, self.plain = inspection, plain
+    def __init__(self, inspection: Inspection, *, plain: bool = False, spectra: bool = False) -> None:
+        self.inspection, self.plain, self.spectra = inspection, plain, spectra
         self.base = inspection.settings
         """The settings as they were given; edits are rules on top of them."""
         layers = inspection.discovery.layers
@@ -132,12 +133,12 @@ class Session:
         """Return what has been computed as a report; what is missing is said in its assumptions."""
         from specinspect.report.assemble import assemble
 
-        kept = [_as_asked(result, spectra=self.base.spectra) for result in self.results]
+        kept = [_as_asked(result, spectra=self.spectra) for result in self.results]
         missing = len(self.rows) - len(kept)
         said = [f"exported before all was computed: {missing} of {len(self.rows)} layers are missing"]
         return assemble(
             self.inspection.checkpoint,
-            {**self.inspection.settings.deciding(device), "spectra": self.base.spectra},
+            {**self.inspection.settings.deciding(device), "spectra": self.spectra},
             kept,
             self.inspection.discovery.skipped,
             blocks=[self.blocks[b.name] for b in self.inspection.blocks if b.name in self.blocks],
