@@ -127,7 +127,7 @@ class Inspector(App[None]):
 
     def compose(self) -> ComposeResult:
         """The screen, from top to bottom."""
-        yield Header(id="header", markup=False)
+        yield Header(id="header")
         yield TabBar(TABS, id="tabs")
         with Horizontal(id="body"):
             yield LayerTable(self.session.rows, self.session.worst, id="layers")

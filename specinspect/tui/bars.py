@@ -70,12 +70,23 @@ def progress_text(progress: Progress) -> str:
     return text if progress.seconds_left is None else f"{text} {time_left(progress.seconds_left)} left"
 
 
-class Header(Static):
+class Header(Widget):
     """What is open, how far it is, and the scale: one line."""
 
+    DEFAULT_CSS = "Header { height: 1; }"
+    _shown: tuple[Sequence[str], Progress, str] | None = None
+
     def show(self, parts: Sequence[str], progress: Progress, scale: str) -> None:
-        """Write the line, leaving out what does not fit."""
-        width = max(20, self.size.width or self.app.size.width)
+        """Write the line."""
+        self._shown = (parts, progress, scale)
+        self.refresh()
+
+    def render(self) -> Text:
+        """Leave out what does not fit."""
+        if self._shown is None:
+            return Text()
+        parts, progress, scale = self._shown
+        width = max(20, self.size.width)
         right = f"{progress_text(progress)}   {scale} "
         if cell_len(right) > width - 16:
             right = f"{progress.done}/{progress.layers}  {scale} "
@@ -85,7 +96,7 @@ class Header(Static):
         brand = " specinspect  " if cell_len(kept[0]) + 14 + cell_len(right) <= width else " "
         left = middle(" · ".join(kept), max(8, width - cell_len(right) - cell_len(brand) - 1))
         gap = " " * max(1, width - cell_len(brand) - cell_len(left) - cell_len(right))
-        self.update(Text.assemble((brand, Style(bold=True)), left, gap, right, no_wrap=True, overflow="crop"))
+        return Text.assemble((brand, Style(bold=True)), left, gap, right, no_wrap=True, overflow="crop")
 
 
 class TabBar(Widget):

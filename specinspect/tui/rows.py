@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -145,7 +145,7 @@ COLUMNS: Mapping[str, Column] = {
             lambda row: shape(row.layer.shape),
             lambda row: Key(0, prod(row.layer.shape)),
         ),
-        Column("sigma", "σmax", 8, _sigma_cell, _sigma),
+        Column("sigma", "σmax", 7, _sigma_cell, _sigma),
         Column(
             "kappa", "κ(W)", 8, lambda row: kappa_cell(row, "weight"), lambda row: kappa_key(row, "weight")
         ),
@@ -166,22 +166,24 @@ GIVEN_UP = ("bars", "sigma", "shape", "other", "chain", "skip")
 """Columns that go first where the table is narrow."""
 
 
-def shown_columns(width: int, names: int, *, compared: bool) -> tuple[tuple[Column, ...], int]:
+def shown_columns(width: int, names: int, shapes: int, *, compared: bool) -> tuple[tuple[Column, ...], int]:
     """Return the columns that fit, and the width that is left for names.
 
     Args:
         width: cells in all.
         names: cells that names would like to have.
+        shapes: cells of the widest shape.
         compared: whether there is a second checkpoint.
     """
-    wanted = [key for key in COLUMNS if compared or key not in {"other", "moved"}]
+    columns = {**COLUMNS, "shape": replace(COLUMNS["shape"], width=min(max(shapes, 5), 20))}
+    wanted = [key for key in columns if compared or key not in {"other", "moved"}]
     least = min(names, max(16, round(0.34 * width)))
     for gone in (None, *GIVEN_UP):
         wanted = [key for key in wanted if key != gone]
-        left = width - sum(COLUMNS[key].width + 1 for key in wanted)
+        left = width - sum(columns[key].width + 1 for key in wanted)
         if left >= least:
             break
-    return tuple(COLUMNS[key] for key in wanted), max(1, left)
+    return tuple(columns[key] for key in wanted), max(1, min(left, max(names, 12)))
 
 
 def sorted_rows(rows: list[Row], key: str, *, reverse: bool) -> list[Row]:

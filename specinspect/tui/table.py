@@ -18,7 +18,7 @@ from textual.message import Message
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
-from specinspect.report.text import ABSENT, layer_name, middle, visible
+from specinspect.report.text import ABSENT, layer_name, middle, shape, visible
 from specinspect.tui.rows import Column, Row, kappa_cell, mark, shown_columns
 from specinspect.tui.tree import Group, Line, Worst
 
@@ -241,8 +241,9 @@ class LayerTable(ScrollView, can_focus=True):
     def _layout(self) -> tuple[tuple[Column, ...], int]:
         if self._columns is None:
             widest = max((self._name_width(line) for line in self.lines[:5000]), default=0)
-            width = max(10, self.size.width)
-            self._columns = shown_columns(width, widest, compared=self.compared)
+            width = max(10, self.scrollable_content_region.width)
+            shapes = max((cell_len(shape(row.layer.shape)) for row in self.rows[:5000]), default=0)
+            self._columns = shown_columns(width, widest, shapes, compared=self.compared)
         return self._columns
 
     def _name_width(self, line: Line) -> int:
@@ -251,7 +252,7 @@ class LayerTable(ScrollView, can_focus=True):
 
     def render_line(self, y: int) -> Strip:
         """Draw one line; the first is the header, which stays."""
-        width = self.size.width
+        width = self.scrollable_content_region.width
         if y == 0:
             return self._header(width)
         place = round(self.scroll_offset.y) + y - 1
