@@ -115,6 +115,7 @@ class Inspector(App[None]):
         self._settling = 0
         self.pane = "spectrum"
         self.narrow = False
+        self._window = (80, 24)
         if plain:
             self._ascii = AsciiFilter()
 
@@ -168,7 +169,7 @@ class Inspector(App[None]):
             self.pane = "layers"
         elif not self.narrow and self.pane == "layers":
             self.pane = "spectrum"
-        self._small = width < 80 or height < 24
+        self._window = (width, height)
         self._show_pane()
         self._show_header()
         self._show_status()
@@ -284,8 +285,9 @@ class Inspector(App[None]):
 
     def _show_status(self) -> None:
         session, parts = self.session, []
-        if self._small:
-            parts.append(f"{self.size.width}×{self.size.height} is small: 80×24 shows more")
+        width, height = self._window
+        if width < 80 or height < 24:
+            parts.append(f"{width}×{height} is small: 80×24 shows more")
         if session.filtered:
             shown = sum(line.index is not None for line in self._table.lines)
             parts.append(f"filter {visible(session.filter_text)}: {shown} of {len(session.rows)} layers")

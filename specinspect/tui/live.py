@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from specinspect.tui.view import Live
-from specinspect.tui.work import Work, reason
+from specinspect.tui.work import Studied, Work, reason
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from specinspect.engine import Inspection
     from specinspect.layers.model import Layer
     from specinspect.spectra.model import SkipCurve, Spectrum
-    from specinspect.spectra.study import Study
 
 RAYS = (1.0, 0.5, 0.25, 0.75, 1.5, 2.0, 1.25, 1.75, 0.125, 0.375, 0.625, 0.875, 1.125, 1.375, 1.625, 1.875)
 """β/ρ at which whole spectra are computed once there is nothing else to do, the most useful first."""
@@ -192,7 +191,7 @@ class Lens:
         self._lock = threading.Condition()
         self._asked: tuple[Inspection, Setting, Spectrum] | None = None
         self._stopped = False
-        self._study: tuple[Layer, Study | None] | None = None
+        self._study: tuple[Layer, Studied | None] | None = None
         self._epoch = -1
         self._told: set[tuple[str, float, int | None]] = set()
         """What the app has been told in this epoch."""
@@ -241,7 +240,7 @@ class Lens:
             self._now(study, setting)
             self._rest(study, setting)
 
-    def _now(self, study: Study, setting: Setting) -> None:
+    def _now(self, study: Studied, setting: Setting) -> None:
         """Compute what is on the screen."""
         rho, beta, pattern = setting.rho, setting.beta, setting.pattern
         if rho == 0:
@@ -253,7 +252,7 @@ class Lens:
         if study.patterns and pattern is not None and self._new(setting, "chain", 0.0, pattern):
             self._hand_over(Learned(setting, study.patterns, chain=study.chain(pattern)))
 
-    def _rest(self, study: Study, setting: Setting) -> None:
+    def _rest(self, study: Studied, setting: Setting) -> None:
         """Compute what makes the next change quick, as long as nothing else is asked for."""
         if study.columns <= QUICK_COLUMNS and self._new(setting, "curve", 0.0, None):
             self._hand_over(Learned(setting, study.patterns, curve=study.curve(CURVE)))
@@ -262,11 +261,11 @@ class Lens:
         for t in RAYS:
             self._skip_chain(study, setting, t)
 
-    def _skip(self, study: Study, setting: Setting, t: float) -> None:
+    def _skip(self, study: Studied, setting: Setting, t: float) -> None:
         if self._new(setting, "skip", t, None):
             self._hand_over(Learned(setting, study.patterns, skip=(t, study.skip(1.0, t))))
 
-    def _skip_chain(self, study: Study, setting: Setting, t: float) -> None:
+    def _skip_chain(self, study: Studied, setting: Setting, t: float) -> None:
         if study.patterns and self._new(setting, "skip_chain", t, setting.pattern):
             found = (t, study.skip_chain(1.0, t, setting.pattern))
             self._hand_over(Learned(setting, study.patterns, skip_chain=found))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
@@ -15,8 +15,7 @@ if TYPE_CHECKING:
     from specinspect.report.model import LayerResult
     from specinspect.schedule import Cost
     from specinspect.settings import Settings
-    from specinspect.spectra.model import BlockResult, Spectrum
-    from specinspect.spectra.study import Study
+    from specinspect.spectra.model import BlockResult, SkipCurve, Spectrum
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,22 +46,46 @@ class Pass:
     notices: tuple[str, ...] = ()
 
 
+class Studied(Protocol):
+    """A layer held ready; see `spectra.study.Study`, which this is."""
+
+    @property
+    def patterns(self) -> int:
+        """Number of sampled D."""
+
+    @property
+    def columns(self) -> int:
+        """Size of the eigenvalue problems."""
+
+    def skip(self, rho: float, beta: float, /) -> Spectrum:
+        """Return the spectrum of ρA + βW."""
+
+    def skip_chain(self, rho: float, beta: float, pattern: int | None, /) -> Spectrum:
+        """Return the spectrum of ρA + β·D·W."""
+
+    def chain(self, pattern: int, /) -> Spectrum:
+        """Return the spectrum of D·W."""
+
+    def curve(self, betas: Sequence[float], /) -> SkipCurve | None:
+        """Return the extremes of A + βW along β."""
+
+
 class Work(Protocol):
     """The engine as the app sees it; tests put canned results in its place."""
 
-    def plan(self, inspection: Inspection) -> Pass:
+    def plan(self, inspection: Inspection, /) -> Pass:
         """Return all tasks of a run."""
 
-    def again(self, inspection: Inspection, index: int) -> tuple[Task, ...]:
+    def again(self, inspection: Inspection, index: int, /) -> tuple[Task, ...]:
         """Return the tasks that a changed layer makes necessary: itself, and the blocks it is in."""
 
-    def told(self, inspection: Inspection, settings: Settings) -> Inspection:
+    def told(self, inspection: Inspection, settings: Settings, /) -> Inspection:
         """Return the inspection under other settings."""
 
-    def open(self, path: str, settings: Settings) -> Inspection:
+    def open(self, path: str, settings: Settings, /) -> Inspection:
         """Open a second checkpoint."""
 
-    def study(self, inspection: Inspection, layer: Layer, weight: Spectrum) -> Study | None:
+    def study(self, inspection: Inspection, layer: Layer, weight: Spectrum, /) -> Studied | None:
         """Return a layer ready for any ρ and β, None where it has no maps beside its weight."""
 
 
@@ -120,7 +143,7 @@ class EngineWork:
 
         return open_source(path, settings)
 
-    def study(self, inspection: Inspection, layer: Layer, weight: Spectrum) -> Study | None:
+    def study(self, inspection: Inspection, layer: Layer, weight: Spectrum) -> Studied | None:
         """Return a layer ready for any ρ and β, None where it has no maps beside its weight."""
         from specinspect.engine import study_layer
 

@@ -1,0 +1,131 @@
+"""An app over canned results: the pilot does not wait, and nothing depends on LAPACK."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from specinspect.checkpoint.model import Checkpoint
+from specinspect.engine import Inspection
+from specinspect.inputs import NO_INPUTS
+from specinspect.layers import Discovery
+from specinspect.layers.model import Activation, Layer
+from specinspect.layers.rules import ruled_activation
+from specinspect.report.model import LayerResult
+from specinspect.settings import Settings
+from specinspect.spectra.model import SkipCurve, Spectrum
+from specinspect.spectra.summary import summarise
+from specinspect.tui.app import Inspector
+from specinspect.tui.work import Pass, Task
+from tests.report.canned import report
+
+
+def inspection(
+    results: Sequence[LayerResult], path: str = "runs/model.pt", settings: Settings | None = None
+) -> Inspection:
+    """Return an opened checkpoint with the layers of some results."""
+    layers = tuple(result.layer for result in results)
+    checkpoint = Checkpoint(path, "torch-zip", (path,), 1234, {})
+    return Inspection(checkpoint, Discovery(layers, ()), settings or Settings(), NO_INPUTS, layers)
+
+
+@dataclass
+class Stub:
+    """Canned results, each at once unless it is held back."""
+
+    results: dict[str, LayerResult]
+    broken: dict[str, str] = field(default_factory=dict)
+    """Layer → the message of the error that computing it raises."""
+    held: dict[str, threading.Event] = field(default_factory=dict)
+    """Layer → what it waits for."""
+    studied: list[str] = field(default_factory=list)
+    computed: list[str] = field(default_factory=list)
+
+    def plan(self, given: Inspection) -> Pass:
+        tasks = tuple(self._task(i, layer) for i, layer in enumerate(given.discovery.layers))
+        return Pass(tasks, (), "cpu", 1)
+
+    def again(self, given: Inspection, index: int) -> tuple[Task, ...]:
+        return (self._task(index, given.discovery.layers[index]),)
+
+    def told(self, given: Inspection, settings: Settings) -> Inspection:
+        layers = tuple(self._ruled(layer, settings) for layer in given.discovery.layers)
+        return replace(given, discovery=replace(given.discovery, layers=layers), settings=settings)
+
+    def _ruled(self, layer: Layer, settings: Settings) -> Layer:
+        original = self.results[layer.name].layer
+        activation = ruled_activation(layer, settings.rules)
+        return replace(layer, activation=activation or original.activation)
+
+    def open(self, path: str, settings: Settings) -> Inspection:
+        return inspection(list(self.results.values()), path)
+
+    def study(self, given: Inspection, layer: Layer, weight: Spectrum) -> Study | None:
+        self.studied.append(layer.name)
+        return Study()
+
+    def _task(self, index: int, layer: Layer) -> Task:
+        def run() -> tuple[LayerResult, ...]:
+            if layer.name in self.held:
+                self.held[layer.name].wait(10)
+            self.computed.append(layer.name)
+            if layer.name in self.broken:
+                raise RuntimeError(self.broken[layer.name])
+            return (replace(self.results[layer.name], layer=layer),)
+
+        return Task((index,), layer.name, 1.0, 1000, run)
+
+
+@dataclass
+class Study:
+    """A diagonal layer, diag(1 … 4): the singular values of ρI + βW are ρ + βk."""
+
+    patterns: int = 2
+    columns: int = 4
+
+    def skip(self, rho: float, beta: float) -> Spectrum:
+        return spectrum_of(np.abs(rho + beta * np.arange(1.0, 5.0)))
+
+    def skip_chain(self, rho: float, beta: float, pattern: int | None) -> Spectrum:
+        zeroed = np.arange(4) >= 2 if pattern is None else np.arange(4) == pattern
+        return spectrum_of(np.abs(rho + beta * np.where(zeroed, 0.0, np.arange(1.0, 5.0))))
+
+    def chain(self, pattern: int) -> Spectrum:
+        values = np.delete(np.arange(1.0, 5.0), pattern)
+        return spectrum_of(np.append(values, 0.0), zeros=1)
+
+    def curve(self, betas: Sequence[float], pattern: int | None = None) -> SkipCurve | None:
+        tops = tuple(1 + 4 * t for t in betas)
+        lows = tuple(1 + t for t in betas)
+        return SkipCurve(tuple(betas), tops, lows, tuple(a / b for a, b in zip(tops, lows, strict=True)))
+
+
+def spectrum_of(values: np.ndarray, zeros: int = 0) -> Spectrum:
+    return summarise(
+        np.sort(values)[::-1],
+        structural_zeros=zeros,
+        storage_floor=1e-9,
+        computation_floor=1e-15,
+        method="by hand",
+        device="cpu",
+        keep_values=True,
+    )
+
+
+def canned(count: int = 8) -> list[LayerResult]:
+    """Return layers of every kind; the names mean harm."""
+    return list(report().layers)[:count] if count < 15 else list(report().layers)
+
+
+def app(results: Sequence[LayerResult] | None = None, **stub: object) -> tuple[Inspector, Stub]:
+    """Return an app over canned results, and the engine behind it."""
+    found = list(results) if results is not None else canned(15)
+    work = Stub({result.layer.name: result for result in found}, **stub)  # type: ignore[arg-type]
+    return Inspector(inspection(found), work=work), work
+
+
+def relu(result: LayerResult) -> LayerResult:
+    return replace(result, layer=replace(result.layer, activation=Activation("relu", "assumed")))
