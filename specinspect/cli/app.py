@@ -12,6 +12,7 @@ import typer
 from specinspect._version import __version__
 from specinspect.cli.cache import cache
 from specinspect.cli.check import check
+from specinspect.cli.compare import compare
 from specinspect.cli.open import open_
 from specinspect.cli.report import report
 from specinspect.cli.schema import schema
@@ -48,6 +49,7 @@ def root(
 app.command("open")(open_)
 app.command()(report)
 app.command()(check)
+app.command()(compare)
 app.command()(schema)
 app.add_typer(cache, name="cache")
 

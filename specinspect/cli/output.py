@@ -7,9 +7,9 @@ import os
 import stat
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from specinspect.errors import SettingsError
 
@@ -63,7 +63,9 @@ def check_not_input(output: str | None, files: Sequence[str]) -> None:
 def write_report(report: Report, form: str, output: str | None, *, bounds: bool = False) -> None:
     """Render a report and write it to a file or to stdout; `bounds` adds them to the table."""
     if form == "table":
-        _table(report, output, bounds)
+        from specinspect.report.table import print_table
+
+        write_table(lambda file: print_table(report, file, bounds=bounds), output)
         return
     from specinspect.report import FORMATS
 
@@ -79,16 +81,15 @@ def write_text(text: str, output: str | None) -> None:
         _replace(output, text)
 
 
-def _table(report: Report, output: str | None, bounds: bool) -> None:
-    from specinspect.report.table import print_table
-
+def write_table(draw: Callable[[IO[str]], None], output: str | None) -> None:
+    """Let something that prints for people print to stdout, or to a file."""
     if output is None:
-        print_table(report, sys.stdout, bounds=bounds)
+        draw(sys.stdout)
         return
     import io
 
     buffer = io.StringIO()
-    print_table(report, buffer, bounds=bounds)
+    draw(buffer)
     _replace(output, buffer.getvalue())
 
 
