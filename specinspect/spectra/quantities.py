@@ -43,6 +43,8 @@ class Entries:
     """(rows,) Euclidean."""
     column_norms: NDArray[np.float64]
     """(columns,) Euclidean."""
+    taps: int | None = None
+    """Of a convolution: points of its kernel, so that columns = in·taps; None for a dense layer."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
