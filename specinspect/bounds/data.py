@@ -60,7 +60,7 @@ def checks(inputs: Array | None) -> tuple[BoundCheck, ...]:
         factor,
         0.0,
         None,
-        f"over {many}, κ of the Jacobian in this layer's weights is {factor:.4g} times that of the layers after",
+        f"over {many}, the Jacobian in these weights has {factor:.4g} times the κ of the layers after",
         ("all inputs in one linear region of the layers after", "exact: the factor itself, no inequality"),
     )
     label = BoundCheck(

@@ -7,7 +7,6 @@ that initialisations draw (c < 1/n).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from math import inf
 
 import numpy as np
@@ -23,7 +22,7 @@ Array = NDArray[np.float64]
 def largest_sigma(c: ArrayLike, rows: ArrayLike, columns: ArrayLike, factors: int = 1) -> Array:
     """Return a >= σ_1 of a matrix with |entries| <= c, or of a product of square ones (MATH R10).
 
-    c·√(mn); (nc)^p for p factors of n×n, also with diagonals |D| <= 1 between them. Equal for all-equal entries.
+    c·√(mn); (nc)^p for p factors of n×n, also with diagonals |D| <= 1 between them. Tight for equal entries.
     """
     return np.asarray((np.asarray(c, float) * np.sqrt(np.asarray(rows, float) * columns)) ** factors)
 
@@ -62,8 +61,8 @@ def kappa_leaky(n: ArrayLike, c: ArrayLike, slope: ArrayLike, slopes: ArrayLike)
 def entry_norm(q: LayerQuantities) -> float | None:
     """Return a >= σ_1(W) from the largest entry alone; None where entries do not tell (MATH R10).
 
-    A convolution's rows have in·taps entries of size c, its columns out·taps: the norm of every Fourier block is
-    at most c·√(out·taps·in·taps), by row and column sums, whatever its stride.
+    A convolution's rows have in·taps entries of size c, its columns out·taps at most: by row and column sums
+    its norm is at most c·√(out·taps·in·taps), whatever its stride.
     """
     if q.entries is None or (q.kind.startswith("conv") and q.entries.taps is None):
         return None
@@ -105,7 +104,7 @@ def _r11(q: LayerQuantities, of: str, values: Array, a: float, entry: float) -> 
     assumptions = (_largest(entry),)
     if a >= 1:
         why = f"needs nc < 1 (n times the largest entry, beside the skip): it is {a:.3g}"
-        return replace(judge(Claim("r11", of, "κ", kappa(values), inf, assumptions=assumptions)), why=why)
+        return judge(Claim("r11", of, "κ", kappa(values), inf, assumptions=assumptions), vacuous=why)
     return judge(
         Claim("r11", of, "κ", kappa(values), float(kappa_from_norm(a)), assumptions=assumptions),
     )
@@ -122,26 +121,19 @@ def _with_activation(q: LayerQuantities, entry: float, found: float) -> Iterator
         yield from (absent(name, "skip", why) for name in names)
         return
     n, hit = q.shape[0], max(int((p.diagonal != 1).sum()) for p in q.patterns)
+    needs = f"needs nc well below 1, for so many entries of D: it is {n * entry:.3g}"
     where = (_largest(entry), f"D with {hit} of {n} entries {slope:g}, the most of the sampled patterns")
     used = (*where, "the value is κ(ρI+βW), which κ((ρI+βW)D) does not exceed (R9)")
     if slope == 0:
         first, second = kappa_relu(n, entry, hit)
-        yield _or_why(Claim("r12.89", "skip", "κ", found, float(first), assumptions=used), n * entry)
-        yield _or_why(Claim("r12.90", "skip", "κ", found, float(second), assumptions=used), n * entry)
+        for name, bound in (("r12.89", first), ("r12.90", second)):
+            yield judge(Claim(name, "skip", "κ", found, float(bound), assumptions=used), vacuous=needs)
         yield absent("r13", "skip", "speaks of leaky ReLU: for ReLU r12 does")
         return
     yield from (absent(name, "skip", "speaks of ReLU: for its leaky form r13 does") for name in names[:2])
     used = (*where, "the value is κ(ρI+βW)/η, which κ((ρI+βW)D) does not exceed (R9)")
-    bound = float(kappa_leaky(n, entry, slope, hit))
-    yield _or_why(Claim("r13", "skip", "κ/η", found / slope, bound, assumptions=used), n * entry)
-
-
-def _or_why(claim: Claim, size: float) -> BoundCheck:
-    """Judge, and say what is missing where the denominator is not positive."""
-    check = judge(claim)
-    if check.verdict != "vacuous":
-        return check
-    return replace(check, why=f"needs nc well below 1, for so many entries of D: it is {size:.3g}")
+    leaky = float(kappa_leaky(n, entry, slope, hit))
+    yield judge(Claim("r13", "skip", "κ/η", found / slope, leaky, assumptions=used), vacuous=needs)
 
 
 def _two_valued(q: LayerQuantities) -> float | None:

@@ -84,7 +84,7 @@ def scale_of(entries: Entries, init: str | None) -> Scale:
     return Scale(
         std,
         sentence,
-        f"the entries are not those of {init}: their root mean square is {rms:.3g} where it draws with {std:.3g}",
+        f"the entries are not those of {init}: their root mean square is {rms:.3g}, it draws with {std:.3g}",
     )
 
 
@@ -106,15 +106,9 @@ def freshness(entries: Entries, singular_values: NDArray[np.float64] | None) -> 
     if entries.standard_deviation == 0:
         return Freshness(None, "every entry is zero")
     limit = _threshold()
-    family: Family | None = next(
-        (name for name in _FAMILIES if abs(_kurtosis_score(entries, name)) <= limit), None
-    )
-    if family is None:
-        return Freshness(
-            None,
-            f"entries are neither Gaussian nor uniform: their excess kurtosis is {entries.excess_kurtosis:.3g}",
-        )
-    for score, sentence in _scores(entries, singular_values, family):
+    scores = {name: _kurtosis_score(entries, name) for name in _FAMILIES}
+    family = min(_FAMILIES, key=lambda name: abs(scores[name]))
+    for score, sentence in _scores(entries, singular_values, family, scores[family]):
         if not (isfinite(score) and abs(score) <= limit):
             return Freshness(None, f"entries are not i.i.d.: {sentence}")
     return Freshness(family)
@@ -131,16 +125,11 @@ def _threshold() -> float:
 
 
 def _scores(
-    entries: Entries, singular_values: NDArray[np.float64] | None, family: Family
+    entries: Entries, singular_values: NDArray[np.float64] | None, family: Family, kurtosis: float
 ) -> Iterator[tuple[float, str]]:
-    """Yield standard scores, normal under independence, and what a large one means."""
+    """Yield standard scores, normal if i.i.d., and what a large one means: the most telling first."""
     rows, columns = entries.shape
     count, rms = rows * columns, entries.standard_deviation
-    yield entries.mean / rms * sqrt(count), f"their mean is {entries.mean:.2g}, not 0"
-    yield (
-        entries.skewness * sqrt(count / _SKEW_VARIANCE[family]),
-        f"their skewness is {entries.skewness:.2g}, not 0",
-    )
     for norms, length, name in (
         (entries.row_norms, columns, "row"),
         (entries.column_norms, rows, "column"),
@@ -151,6 +140,15 @@ def _scores(
         else:
             words = f"{name} norms vary only {sqrt(ratio):.2g} times as much as those of i.i.d. entries"
         yield score, words
+    yield (
+        kurtosis,
+        f"their excess kurtosis is {entries.excess_kurtosis:.3g} (Gaussian: 0, uniform: -1.2)",
+    )
+    yield entries.mean / rms * sqrt(count), f"their mean is {entries.mean:.2g}, not 0"
+    yield (
+        entries.skewness * sqrt(count / _SKEW_VARIANCE[family]),
+        f"their skewness is {entries.skewness:.2g}, not 0",
+    )
     if singular_values is not None:
         score = _sphericity(singular_values, rows, columns, _EXCESS[family])
         more = "more" if score > 0 else "less"
@@ -163,8 +161,9 @@ def _scores(
 def _dispersion(norms: NDArray[np.float64], length: int, rms: float, excess: float) -> tuple[float, float]:
     """Return the variance of the squared norms over what i.i.d. entries give, and its standard score.
 
-    A sum of `length` squares of excess kurtosis γ has variance length·(γ + 2)·rms⁴. The sample variance of the
-    `k` sums is compared with a χ² of matched degrees of freedom, by Wilson and Hilferty's cube root.
+    A sum of `length` squares of entries of excess kurtosis γ has variance length·(γ + 2)·rms⁴. The sample
+    variance of such sums is compared with a χ² of matched degrees of freedom, by Wilson's and Hilferty's
+    cube root.
     """
     squares = (norms / rms) ** 2
     k = len(squares)

@@ -30,12 +30,17 @@ class Claim:
     asymptotic: bool = False
     """No guarantee at finite size: what exceeds it is never 'violated'."""
     doubt: str = ""
-    """Why the result does not apply; its bound is then a reference only."""
+    """Why these weights are not the random ones that the result speaks of; its bound is then a reference."""
     assumptions: tuple[str, ...] = ()
 
 
-def judge(claim: Claim) -> BoundCheck:
-    """Compare, and say the verdict in a sentence."""
+def judge(claim: Claim, *, vacuous: str = "") -> BoundCheck:
+    """Compare, and say the verdict in a sentence.
+
+    Args:
+        claim: what is compared.
+        vacuous: what is said where the bound is trivial: what it would need.
+    """
     value, bound = claim.value, claim.bound
     given = BoundCheck(
         id=claim.id,
@@ -48,11 +53,14 @@ def judge(claim: Claim) -> BoundCheck:
         why=claim.doubt,
         assumptions=claim.assumptions,
     )
+    trivially = not isfinite(bound) or (claim.lower and bound <= 0)
     if claim.doubt:
-        return replace(given, probability=None)
-    if not isfinite(bound) or (claim.lower and bound <= 0):
+        if trivially:
+            return replace(given, probability=None, bound=None, slack=None)
+        return replace(given, probability=None, why=f"{claim.doubt}; a fresh layer would have {bound:.4g}")
+    if trivially:
         trivial = "the bound is not positive" if claim.lower else "the bound is infinite"
-        return replace(given, verdict="vacuous", bound=None, slack=None, why=f"{trivial} here")
+        return replace(given, verdict="vacuous", bound=None, slack=None, why=vacuous or trivial)
     numbers = f"{claim.quantity} = {value:.4g}"
     side = "below" if claim.lower else "above"
     distance = bound - value if claim.lower else value - bound
@@ -65,7 +73,7 @@ def judge(claim: Claim) -> BoundCheck:
         return replace(
             given,
             probability=None,
-            why=f"{numbers} {relation} the asymptotic value {bound:.4g}, which is no guarantee at finite size",
+            why=f"{numbers} {relation} the asymptotic value {bound:.4g}: no guarantee at finite size",
         )
     chance = ""
     if claim.probability is not None:

@@ -74,7 +74,7 @@ def _check(run: Sequence[Factor]) -> BoundCheck:
         bound,
         None,
         None,
-        f"{names}: κ of the product of these {len(run)} maps is at most Πκ = {bound:.4g}; it was not computed",
+        f"{names}: κ of the product of these {len(run)} maps is at most Πκ = {bound:.4g} (not computed)",
         (
             "they follow each other in the order of the checkpoint",
             "in every layer the worst of its sampled patterns",
