@@ -34,7 +34,7 @@ from specinspect.spectra.plan import Plan, available_memory, choose_plan, defaul
 if TYPE_CHECKING:
     import torch
 
-    from specinspect.bounds.model import BoundCheck
+    from specinspect.bounds.model import Advice, BoundCheck
     from specinspect.spectra.activated import Answer, Question
     from specinspect.spectra.compute import Measured
     from specinspect.spectra.model import BlockResult, PaddingBounds, Spectrum
@@ -407,7 +407,8 @@ def layers_job(inspection: Inspection, layers: Sequence[Layer], plan: Plan) -> J
     return Job(
         tuple(layers),
         {name: tensors[name] for name in names},
-        inspection.settings,
+        # What is random may fail once in all layers: by the union bound, each has its share.
+        replace(inspection.settings, delta=inspection.settings.delta / max(len(inspection.layers), 1)),
         plan,
         inspection.inputs,
         inspection.cache,
@@ -677,7 +678,8 @@ def _result(
         padding_bounds=padding,
         assumptions=tuple(dict.fromkeys(assumptions)),
         notes=tuple(notes),
-        bounds=_bounds(layer, quantities, shown, padding, settings),
+        bounds=_bounds(layer, quantities, shown, padding, job),
+        advice=_advice(layer, quantities, shown, settings),
         zeros=weight.zeros,
     )
 
@@ -692,16 +694,32 @@ def _bounds(
     quantities: LayerQuantities | None,
     maps: Mapping[str, Spectrum],
     padding: PaddingBounds | None,
-    settings: Settings,
+    job: Job,
 ) -> tuple[BoundCheck, ...]:
     """Return the verdicts of theory on the maps that are shown."""
     from specinspect.bounds.checks import check_layer
+    from specinspect.checkpoint.read import read_tensor
 
+    settings, given = job.settings, job.inputs.per_layer.get(layer.name)
     if not _wants_bounds(settings):
         return ()
+    inputs = None if given is None or layer.conv is not None else read_tensor(given).double().numpy()
     if quantities is not None:
         quantities = replace(quantities, kind=layer.kind, activation=layer.activation.name)
-    return tuple(check for check in check_layer(quantities, padding, maps) if check.of in maps)
+    checks = check_layer(quantities, padding, maps, delta=settings.delta, init=settings.init, inputs=inputs)
+    return tuple(check for check in checks if check.of in maps)
+
+
+def _advice(
+    layer: Layer, quantities: LayerQuantities | None, maps: Mapping[str, Spectrum], settings: Settings
+) -> tuple[Advice, ...]:
+    """Return what follows from theory for a layer beside a skip."""
+    from specinspect.bounds.advice import advise
+
+    if quantities is None or "skip" not in maps:
+        return ()
+    quantities = replace(quantities, kind=layer.kind, activation=layer.activation.name)
+    return advise(quantities, settings.target_kappa, delta=settings.delta)
 
 
 _BOUNDARIES = {"circular": "circular", "padded": "zeros"}

@@ -25,16 +25,13 @@ _FARTHEST = 1e3
 """Largest |β|·σmax/|ρ| that is looked at: beyond, the skip is a thousandth of the branch."""
 
 
-def advise(
-    q: LayerQuantities, target_kappa: float = 10.0, *, delta: float = 0.01, layers: int = 1
-) -> tuple[Advice, ...]:
+def advise(q: LayerQuantities, target_kappa: float = 10.0, *, delta: float = 0.01) -> tuple[Advice, ...]:
     """Return what follows for a layer.
 
     Args:
         q: the layer.
         target_kappa: κ(ρI + βW) that is wanted, above 1.
-        delta: failure probability over all layers together, for fresh weights.
-        layers: among which it is divided.
+        delta: failure probability for fresh weights.
     """
     if not float(q.weight.max(initial=0.0)) > 0:
         return ()
@@ -43,7 +40,7 @@ def advise(
         found += _branch(q, target_kappa)
         found += _norms(q, target_kappa)
         if not q.kind.startswith("conv"):
-            found += _fresh(q, target_kappa, delta / layers)
+            found += _fresh(q, target_kappa, delta)
             found += _rows(q, target_kappa)
     return (*found, *_chain_rows(q))
 

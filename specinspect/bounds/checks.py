@@ -5,16 +5,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from specinspect.bounds import skip
+from specinspect.bounds import data, entries, gaussian, skip
 from specinspect.bounds.model import BoundCheck
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from specinspect.spectra.model import PaddingBounds, Spectrum
     from specinspect.spectra.quantities import LayerQuantities
 
 
 def check_layer(
-    quantities: LayerQuantities | None, padding: PaddingBounds | None, maps: Mapping[str, Spectrum]
+    quantities: LayerQuantities | None,
+    padding: PaddingBounds | None,
+    maps: Mapping[str, Spectrum],
+    *,
+    delta: float = 0.01,
+    init: str | None = None,
+    inputs: NDArray[np.float64] | None = None,
 ) -> tuple[BoundCheck, ...]:
     """Return the verdict of every result that says something of a layer.
 
@@ -23,8 +32,14 @@ def check_layer(
             around a convolution).
         padding: what the periodic grid says of a zero-padded convolution (MATH R64, R65).
         maps: the spectra that are shown.
+        delta: what is random may fail with this probability, for each result on this layer.
+        init: how fresh weights were drawn; None takes their scale from the entries.
+        inputs: (N, in) of a dense layer, where the user gave them.
     """
     found: list[BoundCheck] = []
     if quantities is not None:
         found += skip.checks(quantities)
+        found += entries.checks(quantities)
+        found += data.checks(inputs)
+        found += gaussian.checks(quantities, delta=delta, init=init)
     return tuple(found)

@@ -18,18 +18,15 @@ from specinspect.bounds.random_skip import skip_checks, two_pattern_checks
 from specinspect.spectra.quantities import LayerQuantities
 
 
-def checks(
-    q: LayerQuantities, *, delta: float = 0.01, layers: int = 1, init: str | None = None
-) -> tuple[BoundCheck, ...]:
+def checks(q: LayerQuantities, *, delta: float = 0.01, init: str | None = None) -> tuple[BoundCheck, ...]:
     """Return the verdicts of R16 to R25.
 
     Args:
         q: the layer.
-        delta: what may fail with this probability, over all layers together.
-        layers: how many there are.
+        delta: each result may fail with this probability.
         init: 'kaiming', 'xavier', 'pytorch-default' or 'std:X'; None estimates the scale.
     """
-    fresh = fresh_layer(q, delta, layers, init)
+    fresh = fresh_layer(q, delta, init)
     if fresh is None:
         return ()
     found = [*_tau(q, fresh), *_extremes(q, fresh)]

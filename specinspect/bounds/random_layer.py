@@ -58,13 +58,12 @@ class Fresh:
         return self.std * sqrt(self.n)
 
 
-def fresh_layer(q: LayerQuantities, delta: float, layers: int, init: str | None) -> Fresh | None:
+def fresh_layer(q: LayerQuantities, delta: float, init: str | None) -> Fresh | None:
     """Return the random layer that this one is compared with, None where its entries are not known.
 
     Args:
         q: the layer.
-        delta: failure probability of all layers together.
-        layers: among which it is divided.
+        delta: failure probability.
         init: how the weights were drawn, None to estimate their scale.
     """
     if q.entries is None or q.entries.standard_deviation == 0:
@@ -73,7 +72,10 @@ def fresh_layer(q: LayerQuantities, delta: float, layers: int, init: str | None)
     scale = scale_of(q.entries, init)
     found = freshness(q.entries, None if conv else q.weight[0])
     std = scale.std
-    assumptions = [scale.sentence, f"δ = {delta:g} divided by {layers} layer{'s' if layers > 1 else ''}"]
+    assumptions = [
+        scale.sentence,
+        f"δ = {delta:.3g}: that asked for, divided by the number of layers",
+    ]
     doubt = scale.doubt or found.doubt
     gaussian = doubt
     if not doubt and found.family == "uniform":
@@ -84,7 +86,7 @@ def fresh_layer(q: LayerQuantities, delta: float, layers: int, init: str | None)
         std *= sqrt(energy / (q.shape[0] * q.shape[1])) / q.entries.standard_deviation
         gaussian = doubt or "proven for dense matrices, not for convolutions"
         assumptions.append("every Fourier block taken as a matrix of independent entries (MATH R52)")
-    return Fresh(q.shape, std, delta / layers, doubt, gaussian, tuple(assumptions))
+    return Fresh(q.shape, std, delta, doubt, gaussian, tuple(assumptions))
 
 
 def pattern_range(q: LayerQuantities) -> tuple[float, float, str]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from specinspect._version import __version__
+from specinspect.bounds import network
 from specinspect.bounds.catalogue import CATALOGUE
 from specinspect.checkpoint.model import Checkpoint, Skipped
 from specinspect.report.model import (
@@ -18,6 +20,7 @@ from specinspect.report.model import (
 )
 
 if TYPE_CHECKING:
+    from specinspect.bounds.model import BoundCheck
     from specinspect.spectra.model import BlockResult
 
 
@@ -63,6 +66,32 @@ def assemble(
         ),
         version=__version__,
         blocks=tuple(blocks),
+        network=_network(results),
+    )
+
+
+def _network(results: Sequence[LayerResult]) -> tuple[BoundCheck, ...]:
+    """Return what follows for layers in a row (MATH R26), where bounds were computed."""
+    if not any(result.bounds for result in results):
+        return ()
+    return network.checks([_factor(result) for result in results])
+
+
+def _factor(result: LayerResult) -> network.Factor:
+    """Return a layer's own residual map; a convolution's κ on a periodic grid is not the network's."""
+    layer = result.layer
+    spectrum = result.maps.get("skip_chain") or result.maps.get("skip")
+    kappa = None
+    if spectrum is not None and spectrum.patterns is not None:
+        kappa = spectrum.patterns.scalars["condition_number"].max
+    elif spectrum is not None:
+        kappa = spectrum.condition_number
+    rows, columns = layer.matrix_shape
+    return network.Factor(
+        layer.name,
+        rows if rows == columns and layer.conv is None else None,
+        layer.skip.kind == "identity" and layer.skip.source in {"model", "config"},
+        inf if kappa is None else kappa,
     )
 
 

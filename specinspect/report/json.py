@@ -46,6 +46,7 @@ def to_dict(report: Report) -> dict[str, Any]:
         "settings": plain(report.settings),
         "layers": [_layer(result) for result in report.layers],
         "blocks": [block_to_dict(result) for result in report.blocks],
+        "network": {"bounds": [_bound(check) for check in report.network]},
         "skipped": [{"name": item.name, "reason": item.reason} for item in report.skipped],
         "findings": [
             {
@@ -121,6 +122,7 @@ def _layer(result: LayerResult) -> dict[str, Any]:
     if result.skip_curve is not None:
         data["skip_curve"] = plain(asdict(result.skip_curve))
     data["bounds"] = [_bound(check) for check in result.bounds]
+    data["advice"] = [plain(asdict(item)) for item in result.advice]
     data["seconds"] = plain(result.seconds)
     return data
 

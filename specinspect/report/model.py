@@ -117,6 +117,8 @@ class Report:
     """Of specinspect."""
     blocks: tuple[BlockResult, ...] = ()
     """Residual blocks, MLPs, attention products and composed chains."""
+    network: tuple[BoundCheck, ...] = ()
+    """What theory guarantees of layers one after the other."""
 
     def __iter__(self) -> Iterator[LayerResult]:
         """Iterate over the layers in checkpoint order."""

@@ -51,4 +51,5 @@ def entries(linear: DenseMap | ConvolutionMap) -> Entries:
         excess_kurtosis=float(kurtosis),
         row_norms=torch.cat(row_squares).sqrt().numpy() / scale,
         column_norms=column_squares.sqrt().numpy() / scale,
+        taps=linear.kernel[0, 0, 0].numel() if isinstance(linear, ConvolutionMap) else None,
     )

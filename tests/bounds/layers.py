@@ -14,7 +14,7 @@ Array = NDArray[np.float64]
 
 def sigma(matrix: Array) -> Array:
     """Return the singular values, descending."""
-    return np.linalg.svd(matrix, compute_uv=False)
+    return np.asarray(np.linalg.svd(matrix, compute_uv=False), dtype=np.float64)
 
 
 def entries_of(w: Array) -> Entries:
@@ -39,7 +39,7 @@ def eigenvalues_of_symmetric_part(w: Array) -> Array:
     m, n = w.shape
     identity = np.eye(m, n)
     product = identity.T @ w if m >= n else w @ identity.T
-    return np.linalg.eigvalsh(product + product.T)[::-1]
+    return np.asarray(np.linalg.eigvalsh(product + product.T)[::-1], dtype=np.float64)
 
 
 def layer_of(

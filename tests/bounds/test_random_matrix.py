@@ -262,7 +262,7 @@ def test_excess_of_two_patterns(zeros: tuple[int, int]) -> None:
         # Columns that D0 takes lose all of I + W, others the rows that D1 takes.
         assert found[-1] == pytest.approx(2 * np.diag(w)[d0 == 0].sum() + (w[hit] ** 2).sum(), abs=1e-10)
         assert hit.sum() == n * (r0 + r1) - r0 * r1
-        falls = sigma(b)[-1] - np.sqrt(max(r0 + found[-1], 0))
+        falls = sigma(b)[-1] - max(r0 + float(found[-1]), 0.0) ** 0.5
         kept = sigma(network)[: n - r0]
         assert kept[-1] >= falls - 1e-10
     bound = rm.two_pattern_excess(n, c, zeros, DELTA / 2)
