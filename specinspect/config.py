@@ -52,7 +52,9 @@ CHECKS: Mapping[str, type] = {
 
 _RULE_KEYS: Mapping[str, type] = {item.name: object for item in fields(Rule) if item.name != "glob"} | {
     "activation": str,
+    "slope": float,
     "skip": str,
+    "shortcut": str,
 }
 _EXPECTED: Mapping[type, str] = {
     bool: "true or false",

@@ -24,7 +24,7 @@ from specinspect.layers.facts import apply_facts, with_architecture
 from specinspect.layers.model import Activation, Layer, Stored
 from specinspect.layers.rules import unmatched_rules
 from specinspect.maps import ConvolutionMap, LinearMap, build_weight_map, grid_sides
-from specinspect.maps.question import Activated, Probes, activated, side_tensors
+from specinspect.maps.question import Activated, Probes, activated, projection_map, side_tensors
 from specinspect.report.assemble import assemble
 from specinspect.report.model import LayerResult, Report
 from specinspect.schedule import Cost, cost, run
@@ -642,7 +642,10 @@ def _result(
             if kernel is not None and not weight.spectrum.nonfinite:
                 probes = _probes(job, layer, linear, plan)
                 d = activated(layer, kernel, job.read, frozenset(job.tensors), probes)
-            question = Question(settings.rho, settings.beta, layer.skip.kind, d.diagonals)
+            a = projection_map(layer, linear, job.read, frozenset(job.tensors))
+            unfit = _unfit(a, padded)
+            kind = "none" if unfit else layer.skip.kind
+            question = Question(settings.rho, settings.beta, kind, d.diagonals, a)
             if isinstance(linear, ConvolutionMap) and settings.conv_operator == "padded":
                 answer = _padded(layer, linear, question, plan, settings)
             else:
@@ -655,7 +658,7 @@ def _result(
                     quantities=_wants_bounds(settings),
                 )
             if settings.curve:
-                curve = skip_curve(linear, layer.skip.kind, settings.rho, BETAS, plan)
+                curve = skip_curve(linear, kind, settings.rho, BETAS, plan, a)
             zeros_outside = layer.conv is not None and not layer.conv.transposed
             if isinstance(linear, ConvolutionMap) and zeros_outside and not padded and any(linear.padding):
                 padding = padding_bounds(linear, plan, rho=settings.rho, beta=settings.beta)
@@ -664,6 +667,7 @@ def _result(
         tau, quantities = answer.tau, answer.quantities
         assumptions += d.assumptions
         notes += [f"no map with D: {d.bad}"] if d.bad else []
+        notes += [f"no skip map: {unfit}"] if unfit else []
     if not settings.spectra:
         maps["weight"] = replace(maps["weight"], singular_values=None)
     shown = {name: maps[name] for name in MAPS if name in maps and name in {"weight", *settings.maps}}
@@ -682,6 +686,18 @@ def _result(
         advice=_advice(layer, quantities, shown, settings),
         zeros=weight.zeros,
     )
+
+
+def _unfit(projection: LinearMap | None, padded: bool) -> str:
+    """Return why a projection cannot stand beside W, '' where it can."""
+    from specinspect.spectra.activated import kernel_matrix
+
+    entries = None if projection is None else kernel_matrix(projection)
+    if entries is None:
+        return ""
+    if not bool(entries.isfinite().all()):
+        return "NaN or infinite values in its shortcut"
+    return "a shortcut that is a layer is only measured on the periodic grid" if padded else ""
 
 
 def _wants_bounds(settings: Settings) -> bool:

@@ -18,7 +18,8 @@ from specinspect.layers.model import Activation, Layer, Normalization, Stored
 from specinspect.layers.names import join, split_name
 from specinspect.layers.norms import Norm, find_norms
 from specinspect.layers.prelu import find_prelus
-from specinspect.layers.rules import Rule, ruled_activation, ruled_geometry, ruled_skip
+from specinspect.layers.projections import with_projections
+from specinspect.layers.rules import Rule, ruled_activation, ruled_geometry, ruled_skip, ruled_slope
 from specinspect.layers.sequence import Following, Sequences
 from specinspect.layers.skips import layers_alone, skip_of
 from specinspect.layers.vocabulary import SLOPES, parse_activation, usable
@@ -67,6 +68,7 @@ def apply_facts(
         layer = ruled_geometry(context, layer, rules)
         layer = replace(layer, normalization=evidence.normalization(layer))
         follows, sentence = _activation(layer, rules, asked, evidence)
+        follows = ruled_slope(layer, rules, follows)
         layers.append(
             replace(
                 layer,
@@ -75,7 +77,7 @@ def apply_facts(
                 assumptions=(*layer.assumptions, *([sentence] if sentence else [])),
             )
         )
-    done = tuple(layers)
+    done = with_projections(layers, rules, architecture.blocks if architecture else ())
     return Discovery(done, _reasons(context, discovery, done, norms))
 
 

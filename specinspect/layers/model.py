@@ -110,14 +110,30 @@ class Activation:
 
 @dataclass(frozen=True, slots=True)
 class Skip:
-    """The shortcut A of the skip map ρA + βW: which isometry it is, which follows from the shapes.
+    """The shortcut A of the skip map ρA + βW: an isometry that follows from the shapes, or a projection.
 
     The source says whether the network has a skip around this very layer ('model', 'config') or the map asks
     what one would do ('assumed').
     """
 
-    kind: Literal["identity", "rectangular-identity", "average-pool", "none"]
+    kind: Literal[
+        "identity",
+        "rectangular-identity",
+        "average-pool",
+        "projection",
+        "projection-plus-identity",
+        "none",
+    ]
     source: Source
+    shortcut: Layer | None = None
+    """Of the projections: the layer that A is; its batch normalisation belongs to A."""
+
+
+PROJECTIONS: tuple[Literal["projection", "projection-plus-identity"], ...] = (
+    "projection",
+    "projection-plus-identity",
+)
+"""A is a layer of the checkpoint, alone or beside the isometry that the shapes give (MacDonald's I + A)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from math import isfinite
 from typing import Literal, get_args
 
 from specinspect.errors import SettingsError
 from specinspect.layers.context import Context
 from specinspect.layers.conv import padding_sides, with_geometry
-from specinspect.layers.model import Activation, ConvGeometry, Fact, Layer, Skip
+from specinspect.layers.model import PROJECTIONS, Activation, ConvGeometry, Fact, Layer, Skip
 from specinspect.layers.names import dimensions, matches
-from specinspect.layers.vocabulary import parse_activation
+from specinspect.layers.vocabulary import SLOPES, parse_activation
 
-SkipKind = Literal["identity", "rectangular-identity", "average-pool", "none"]
+SkipKind = Literal[
+    "identity", "rectangular-identity", "average-pool", "projection", "projection-plus-identity", "none"
+]
 SKIPS: tuple[str, ...] = get_args(SkipKind)
 
 
@@ -25,7 +28,11 @@ class Rule:
     glob: str
     activation: str | None = None
     """'relu', 'leaky_relu:0.1'."""
+    slope: float | None = None
+    """Of the activation, where it takes one."""
     skip: SkipKind | None = None
+    shortcut: str | None = None
+    """The layer that is A; from a dot on, one beside the layer."""
     stride: int | tuple[int, ...] | None = None
     padding: int | str | tuple[int, ...] | None = None
     """A number, one per axis, 'same' or 'valid'; of a transposed convolution as torch counts it."""
@@ -42,6 +49,13 @@ class Rule:
         """
         if self.activation is not None:
             parse_activation(self.activation, f"rule {self.glob!r}")
+        if self.slope is not None and (isinstance(self.slope, bool) or not isfinite(self.slope)):
+            raise self._error("slope", "a finite number", self.slope)
+        if self.slope is not None and self.activation is not None:
+            name, colon, _ = self.activation.partition(":")
+            if colon:
+                raise SettingsError(f"rule {self.glob!r}: the slope is given twice", f"write {name}")
+            _slope_of(Activation(parse_activation(name)[0], "config"), self)
         if self.skip is not None and self.skip not in SKIPS:
             close = get_close_matches(str(self.skip), SKIPS, n=1)
             hint = f"did you mean {close[0]}? " if close else ""
@@ -93,6 +107,26 @@ def ruled_activation(layer: Layer, rules: Sequence[Rule]) -> Activation | None:
     return Activation(name, "config", slope)
 
 
+def ruled_slope(layer: Layer, rules: Sequence[Rule], activation: Activation) -> Activation:
+    """Return the activation with the slope that a rule gives it.
+
+    Raises:
+        SettingsError: it takes none.
+    """
+    rule = last_rule(layer, rules, "slope")
+    return activation if rule is None else _slope_of(activation, rule, layer.name)
+
+
+def _slope_of(activation: Activation, rule: Rule, layer: str = "") -> Activation:
+    if activation.name not in SLOPES:
+        of = f" of layer {layer!r}" if layer else ""
+        raise SettingsError(
+            f"rule {rule.glob!r}: slope: activation {activation.name!r}{of} takes none",
+            f"give one that does: {', '.join(sorted(SLOPES))}",
+        )
+    return replace(activation, slope=rule.slope, parameter=None)
+
+
 def ruled_skip(layer: Layer, rules: Sequence[Rule]) -> Skip | None:
     """Return the shortcut that a rule gives a layer, None where none does.
 
@@ -100,7 +134,7 @@ def ruled_skip(layer: Layer, rules: Sequence[Rule]) -> Skip | None:
         SettingsError: that shortcut does not fit the layer's shape.
     """
     rule = last_rule(layer, rules, "skip")
-    if rule is None or rule.skip is None:
+    if rule is None or rule.skip is None or rule.skip in PROJECTIONS:
         return None
     strided = layer.conv is not None and max(layer.conv.stride.value) > 1
     outputs, inputs = layer.matrix_shape

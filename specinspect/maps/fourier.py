@@ -42,7 +42,12 @@ def frequencies(sides: Sequence[int]) -> list[tuple[tuple[int, ...], int]]:
 
 
 def fourier_blocks(
-    convolution: ConvolutionMap, kernel: torch.Tensor, limit: int, *, pool: bool = False
+    convolution: ConvolutionMap,
+    kernel: torch.Tensor,
+    limit: int,
+    *,
+    pool: bool = False,
+    beside: ConvolutionMap | None = None,
 ) -> Iterator[FourierBlocks]:
     """Yield the blocks of some groups of a convolution, about `limit` bytes of them at a time.
 
@@ -52,42 +57,58 @@ def fourier_blocks(
             convolution is the union over its groups (MATH R62).
         limit: bytes; the blocks of one frequency are always made, however large.
         pool: also make the blocks of the rescaled average pool over stride × stride windows (MATH R33).
+        beside: also make the blocks of this convolution, on the same grid and with the same stride, a float64
+            kernel of one group; added to those of the pool.
 
     The blocks of output frequency ν are the s^D alias blocks K̂(ν + (n/s)a) side by side, divided by
     s^{D/2} (MATH R61); without a stride that is K̂(ν) itself (MATH R60, Sedghi, Gupta and Long 2019).
     """
     groups, out, inn = kernel.shape[:3]
-    if prod(kernel.shape[3:]) == 1 and not pool and not any(convolution.padding):
+    if prod(kernel.shape[3:]) == 1 and not pool and beside is None and not any(convolution.padding):
         # A single tap has the same block, up to a phase, at every frequency, and the s^D equal alias
         # blocks side by side have √(s^D) times its singular values: the divisor cancels.
         multiplicity = torch.full((groups,), prod(convolution.coarse))
         yield FourierBlocks(kernel.reshape(groups, out, inn).to(torch.complex128), multiplicity)
         return
 
-    taps = torch.tensor(list(itertools.product(*(range(k) for k in kernel.shape[3:]))), dtype=torch.float64)
-    # The padding only turns phases: no matter for W alone, but for W beside a shortcut (MATH R63).
-    positions = taps * torch.tensor(convolution.dilation) - torch.tensor(convolution.padding)
     sides, coarse = torch.tensor(convolution.grid), torch.tensor(convolution.coarse)
     shifts = torch.tensor(list(itertools.product(*(range(s) for s in convolution.stride)))) * coarse
     chosen = frequencies(convolution.coarse)
-    flat = kernel.reshape(groups * out * inn, -1)
-
     aliases = convolution.aliases
-    chunk = max(1, limit // (16 * aliases * sum(flat.shape)))
+    chunk = max(1, limit // (16 * aliases * (groups * out * inn + prod(kernel.shape[3:]))))
     for start in range(0, len(chosen), chunk):
         part = chosen[start : start + chunk]
         nu = torch.tensor([omega for omega, _ in part])
         omegas = (nu[:, None, :] + shifts[None, :, :]).to(torch.float64) / sides  # (F, s^D, D)
-        # Reduced to one turn before the exponential: a whole number of turns carries no information.
-        angles = 2 * pi * (omegas.flatten(0, 1) @ positions.T).remainder(1.0).to(kernel.device)
-        blocks = torch.complex(angles.cos() @ flat.T, angles.sin() @ flat.T)
-        blocks = blocks.reshape(len(part), aliases, groups, out, inn).permute(0, 2, 3, 1, 4)
-        blocks = blocks.reshape(len(part) * groups, out, aliases * inn)
-        if aliases > 1:
-            blocks /= sqrt(aliases)
+        blocks = _blocks_at(convolution, kernel, omegas)
         multiplicity = torch.tensor([count for _, count in part]).repeat_interleave(groups)
         shortcut = _pool_blocks(convolution, omegas, kernel) if pool else None
+        if beside is not None:
+            own = _blocks_at(beside, beside.kernel.to(kernel.device), omegas)
+            shortcut = own if shortcut is None else own + shortcut
         yield FourierBlocks(blocks, multiplicity, shortcut)
+
+
+def _blocks_at(convolution: ConvolutionMap, kernel: torch.Tensor, omegas: torch.Tensor) -> torch.Tensor:
+    """Return the blocks of some frequencies, all groups of one frequency before the next.
+
+    Args:
+        convolution: dilation and padding.
+        kernel: (groups, out, in, *k) float64.
+        omegas: (frequencies, s^D, D): the aliases of each output frequency, in turns per input position.
+    """
+    groups, out, inn = kernel.shape[:3]
+    count, aliases = omegas.shape[:2]
+    taps = torch.tensor(list(itertools.product(*(range(k) for k in kernel.shape[3:]))), dtype=torch.float64)
+    # The padding only turns phases: no matter for W alone, but for W beside a shortcut (MATH R63).
+    positions = taps * torch.tensor(convolution.dilation) - torch.tensor(convolution.padding)
+    flat = kernel.reshape(groups * out * inn, -1)
+    # Reduced to one turn before the exponential: a whole number of turns carries no information.
+    angles = 2 * pi * (omegas.flatten(0, 1) @ positions.T).remainder(1.0).to(kernel.device)
+    blocks = torch.complex(angles.cos() @ flat.T, angles.sin() @ flat.T)
+    blocks = blocks.reshape(count, aliases, groups, out, inn).permute(0, 2, 3, 1, 4)
+    blocks = blocks.reshape(count * groups, out, aliases * inn)
+    return blocks / sqrt(aliases) if aliases > 1 else blocks
 
 
 def _pool_blocks(convolution: ConvolutionMap, omegas: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from specinspect.checkpoint.model import TensorInfo
@@ -11,7 +11,8 @@ from specinspect.errors import SettingsError
 from specinspect.layers.model import Layer
 from specinspect.layers.vocabulary import SLOPES
 from specinspect.maps.activations import DERIVATIVES
-from specinspect.maps.build import Read, low_padding
+from specinspect.maps.build import Read, build_weight_map, low_padding
+from specinspect.maps.model import ConvolutionMap, DenseMap, LinearMap
 from specinspect.maps.patterns import Affine, Diagonals, diagonals_at, outputs_at, probe_outputs, probe_seed
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ def side_tensors(layer: Layer, tensors: Mapping[str, TensorInfo]) -> tuple[str, 
     names = [layer.bias, layer.activation.parameter]
     if layer.normalization is not None and layer.normalization.kind == "batch_norm":
         names += [f"{layer.normalization.name}.{part}" for part in _NORM_PARTS]
+    if layer.skip.shortcut is not None:
+        names += [*layer.skip.shortcut.parameters, *side_tensors(layer.skip.shortcut, tensors)]
     return tuple(name for name in names if name is not None and name in tensors)
 
 
@@ -204,3 +207,37 @@ def _batch_norm(name: str, eps: float, out: int, read: Read, available: frozense
     one, zero = torch.ones(out, dtype=torch.float64), torch.zeros(out, dtype=torch.float64)
     scale = parts.get("weight", one) / (parts["running_var"] + eps).sqrt()
     return Affine(scale, parts.get("bias", zero) - scale * parts["running_mean"])
+
+
+def projection_map(
+    layer: Layer, linear: LinearMap, read: Read, available: frozenset[str]
+) -> LinearMap | None:
+    """Return A of a layer's skip in float64, its batch normalisation folded in; None where A is an isometry.
+
+    Its dtype stays that of the stored weight, whose rounding it carries.
+
+    Args:
+        layer: whose `skip.shortcut` is meant.
+        linear: W of that layer, whose periodic grid A shares.
+        read: name → tensor.
+        available: names that can be read.
+
+    Raises:
+        LayerError: A's tensors do not fit together.
+    """
+    import torch
+
+    shortcut = layer.skip.shortcut
+    if shortcut is None:
+        return None
+    side = max(linear.grid) if isinstance(linear, ConvolutionMap) else 1
+    found = build_weight_map(shortcut, read, side)
+    affine, _ = _folded(shortcut, shortcut.matrix_shape[0], read, available)
+    scale = torch.ones(shortcut.matrix_shape[0], dtype=torch.float64) if affine is None else affine.scale
+    if isinstance(found, DenseMap):
+        return DenseMap(found.matrix.to(torch.float64) * scale[:, None], found.dtype)
+    if isinstance(found, ConvolutionMap) and isinstance(linear, ConvolutionMap):
+        kernel = found.kernel.to(torch.float64)
+        kernel = kernel * scale.reshape(1, -1, *(1,) * (kernel.ndim - 2))
+        return replace(found, kernel=kernel, grid=linear.grid)
+    return None

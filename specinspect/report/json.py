@@ -110,7 +110,8 @@ def _layer(result: LayerResult) -> dict[str, Any]:
         "bias": layer.bias,
         "normalization": _normalization(layer),
         "activation": _activation(layer),
-        "skip": {"kind": layer.skip.kind, "source": layer.skip.source},
+        "skip": {"kind": layer.skip.kind, "source": layer.skip.source}
+        | ({"shortcut": layer.skip.shortcut.name} if layer.skip.shortcut else {}),
     }
     if layer.conv is not None:
         data["convolution"] = _convolution(layer.conv, result.grid, result.boundary)

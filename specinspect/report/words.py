@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
+from specinspect.layers.model import PROJECTIONS
 from specinspect.report import kappas
 from specinspect.report.bound_rows import about_guarantees
 from specinspect.report.json import assumptions
@@ -152,6 +153,9 @@ def _skip(report: Report, results: Sequence[LayerResult]) -> str:
     if kinds["average-pool"]:
         subject = "" if kinds["rectangular-identity"] else "I is "
         parts.append(f"{subject}the average pool where W strides ({plural(kinds['average-pool'], 'layer')})")
+    own = sum(kinds[kind] for kind in PROJECTIONS)
+    if own:
+        parts.append(f"the network's own shortcut stands for I in {plural(own, 'layer')}")
     return ", ".join(parts) + "."
 
 

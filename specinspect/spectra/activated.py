@@ -10,16 +10,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from specinspect.layers.model import PROJECTIONS
 from specinspect.maps.fourier import fourier_blocks
 from specinspect.maps.model import ConvolutionMap, DenseMap, LinearMap
 from specinspect.maps.patterns import Diagonals
+from specinspect.spectra.compute import kernel_floor
 from specinspect.spectra.entries import entries
 from specinspect.spectra.family import Family, RectangularIdentity
 from specinspect.spectra.lean import LeanFamily
 from specinspect.spectra.model import PatternStatistics, Range, Spectrum, Tau
 from specinspect.spectra.plan import Plan
 from specinspect.spectra.quantities import LayerQuantities, PatternQuantities
-from specinspect.spectra.solve import Solution, hardest
+from specinspect.spectra.rounding import exact_dtype, scan
+from specinspect.spectra.solve import Solution, hardest, row_blocks
 from specinspect.spectra.summary import harmless_scale, summarise
 
 SCALARS = (
@@ -42,9 +45,11 @@ class Question:
     rho: float
     beta: float
     shortcut: str
-    """'identity', 'rectangular-identity', 'average-pool' or 'none'."""
+    """The kind of A, as in `layers.model.Skip`."""
     diagonals: Diagonals | None
     """Sampled D; None where D is the identity, so that D·W is W."""
+    projection: LinearMap | None = None
+    """A, of W's shape and kind, on the CPU in float64; for the two projections."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +87,11 @@ def measure_maps(
         names = ("chain",) if question.shortcut == "none" else ("chain", "skip", "skip_chain")
         return Answer(dict.fromkeys(names, weight) if weight.nonfinite else {}, None)
     collected = _Collection(without_dead_outputs(linear, question), _isometric(linear, question), quantities)
-    if isinstance(linear, DenseMap):
+    if isinstance(linear, DenseMap) and question.projection is None:
         collected.add_dense(linear, weight, plan)
+    elif isinstance(linear, DenseMap):
+        for batch in dense_batches(linear, plan, question):
+            collected.add(batch)
     else:
         for batch in fourier_batches(linear, question, plan):
             collected.add(batch)
@@ -94,7 +102,7 @@ def measure_maps(
 
 def _isometric(linear: LinearMap, question: Question) -> bool:
     """Say whether AᴴA = I or AAᴴ = I: not for a pool that adds channels (MATH R33)."""
-    if question.shortcut == "none":
+    if question.shortcut in {"none", *PROJECTIONS}:
         return False
     if isinstance(linear, ConvolutionMap) and question.shortcut == "average-pool":
         return linear.kernel.shape[1] <= linear.kernel.shape[2]
@@ -125,13 +133,18 @@ class LayerBatch:
     """Whether the map goes from a space to itself, so that M + Mᵀ means something."""
 
 
-def dense_batches(dense: DenseMap, plan: Plan) -> Iterator[LayerBatch]:
-    """Yield a matrix in float64, as a batch of one."""
+def dense_batches(dense: DenseMap, plan: Plan, question: Question | None = None) -> Iterator[LayerBatch]:
+    """Yield a matrix in float64, as a batch of one, and its shortcut where that is a projection."""
     matrix = dense.matrix.to(plan.device).to(torch.float64)
     scale = harmless_scale(float(matrix.abs().max()))
     matrix = matrix * scale if scale != 1.0 else matrix
     once, outputs = torch.ones(1, dtype=torch.int64), torch.arange(len(matrix))
-    yield LayerBatch(matrix[None], None, once, scale, outputs, square=len(matrix) == matrix.shape[1])
+    shortcut = None
+    if question is not None and isinstance(question.projection, DenseMap):
+        shortcut = question.projection.matrix.to(plan.device)[None]
+        if question.shortcut == "projection-plus-identity":
+            shortcut = shortcut + torch.eye(*matrix.shape, dtype=matrix.dtype, device=matrix.device)
+    yield LayerBatch(matrix[None], shortcut, once, scale, outputs, square=len(matrix) == matrix.shape[1])
 
 
 def fourier_batches(convolution: ConvolutionMap, question: Question, plan: Plan) -> Iterator[LayerBatch]:
@@ -146,9 +159,10 @@ def fourier_batches(convolution: ConvolutionMap, question: Question, plan: Plan)
     # Groups of a single output go together, each with its own entry of D; others one at a time.
     parts = [slice(None)] if out == 1 else [slice(g, g + 1) for g in range(groups)]
     for part in parts:
-        for batch in fourier_blocks(
-            convolution, kernel[part], limit, pool=question.shortcut == "average-pool"
-        ):
+        # Without a stride the pool is the (rectangular) identity.
+        pool = question.shortcut in {"average-pool", "projection-plus-identity"}
+        beside = question.projection if isinstance(question.projection, ConvolutionMap) else None
+        for batch in fourier_blocks(convolution, kernel[part], limit, pool=pool, beside=beside):
             mine = outputs[part]
             chosen = mine.repeat(len(batch.blocks) // len(mine), 1) if out == 1 else mine[0]
             yield LayerBatch(batch.blocks, batch.shortcut, batch.multiplicity, scale, chosen, square)
@@ -220,6 +234,9 @@ class _Collection:
             shortcut = RectangularIdentity() if batch.shortcut is None else batch.shortcut
         family = Family.of(batch.matrices, shortcut)
         self.square = batch.square
+        if batch.square and q.projection is not None:  # τ is of M + Mᴴ, whatever A is
+            tau = torch.linalg.eigvalsh(batch.matrices + batch.matrices.mH).flip(-1).cpu()
+            self.tau.append((tau / batch.scale).numpy())
         if self.gathering:
             self.weight.add(family.weight, batch.scale, batch.multiplicity)
         device = batch.matrices.device
@@ -245,7 +262,7 @@ class _Collection:
     ) -> None:
         q = self.question
         rho = q.rho * scale
-        if self.square or (self.gathering and self.isometric):
+        if q.projection is None and (self.square or (self.gathering and self.isometric)):
             self.tau.append((family.tau() / scale).numpy())
         if q.shortcut != "none":
             self.skip.add(family.skip(rho, q.beta), scale, multiplicity)
@@ -275,18 +292,19 @@ class _Collection:
             shape = linear.kernel.shape[1], linear.aliases * linear.kernel.shape[2]
             values = self.weight.blocks(min(shape))
             multiplicity = np.concatenate(self.weight.multiplicity)
-        k, with_skip = min(shape), q.shortcut != "none"
+        # No theory here speaks of a projection: as if there were no skip map.
+        k, with_skip = min(shape), q.shortcut != "none" and q.projection is None
         diagonals = [] if q.diagonals is None else list(q.diagonals.values.cpu().numpy())
         return LayerQuantities(
             kind="",
             shape=shape,
             rho=q.rho,
             beta=q.beta,
-            shortcut=q.shortcut,
+            shortcut=q.shortcut if with_skip else "none",
             weight=values,
             multiplicity=multiplicity,
             skip=self.skip.blocks(k) if with_skip else None,
-            tau=np.concatenate(self.tau) if self.tau else None,
+            tau=np.concatenate(self.tau) if self.tau and q.projection is None else None,
             floor=weight.computation_floor or 0.0,
             entries=entries(linear),
             patterns=tuple(
@@ -323,6 +341,7 @@ class _Collection:
             )
 
         with_skip = q.shortcut != "none"
+        beside = abs(q.rho) * shortcut_floor(q.projection) if with_skip else 0.0
         if q.diagonals is None:
             maps["chain"] = weight
         else:
@@ -334,12 +353,12 @@ class _Collection:
             ]
             maps["chain"] = over_patterns(chains, active)
         if with_skip:
-            maps["skip"] = spectrum(self.skip, storage * abs(q.beta))
+            maps["skip"] = spectrum(self.skip, beside + storage * abs(q.beta))
             if q.diagonals is None:
                 maps["skip_chain"] = maps["skip"]
             else:
                 skips = [
-                    spectrum(v, storage * peak * abs(q.beta))
+                    spectrum(v, beside + storage * peak * abs(q.beta))
                     for v, peak in zip(self.skip_chain, peaks, strict=True)
                 ]
                 maps["skip_chain"] = over_patterns(skips, active)
@@ -347,6 +366,18 @@ class _Collection:
         if self.square:
             tau = Tau(min(float(t.min()) for t in self.tau), max(float(t.max()) for t in self.tau))
         return Answer(maps, tau)
+
+
+def shortcut_floor(projection: LinearMap | None) -> float:
+    """Return what the stored dtype leaves open of a shortcut that is a layer, 0 for an exact isometry."""
+    kernel = None if projection is None else kernel_matrix(projection)
+    if projection is None or kernel is None:
+        return 0.0
+    blocks = row_blocks(kernel, kernel.shape[1], 1.0, "cpu", exact_dtype(kernel.dtype))
+    found = scan(blocks, kernel.shape[1], projection.dtype)
+    if isinstance(projection, ConvolutionMap):
+        return kernel_floor(found, projection.kernel, projection.aliases)
+    return found.floor
 
 
 def _middle(diagonals: Diagonals | None) -> int:

@@ -10,7 +10,14 @@ import torch
 from numpy.typing import NDArray
 
 from specinspect.maps.model import ConvolutionMap, DenseMap, LinearMap
-from specinspect.spectra.activated import LayerBatch, Question, dense_batches, fourier_batches, kernel_matrix
+from specinspect.spectra.activated import (
+    LayerBatch,
+    Question,
+    dense_batches,
+    fourier_batches,
+    kernel_matrix,
+    shortcut_floor,
+)
 from specinspect.spectra.compute import kernel_floor
 from specinspect.spectra.extremes import Extremes, skip_extremes
 from specinspect.spectra.family import Family, RectangularIdentity
@@ -27,7 +34,12 @@ SMALL = 256
 
 
 def skip_curve(
-    linear: LinearMap, shortcut: str, rho: float, betas: Sequence[float], plan: Plan
+    linear: LinearMap,
+    shortcut: str,
+    rho: float,
+    betas: Sequence[float],
+    plan: Plan,
+    projection: LinearMap | None = None,
 ) -> SkipCurve | None:
     """Return the extremes of ρA+βW for every β, for a convolution over all frequencies (MATH R63).
 
@@ -37,6 +49,7 @@ def skip_curve(
         rho: weight of the skip.
         betas: weights of the branch, finite; they come back in ascending order.
         plan: where to compute.
+        projection: A itself, where it is a projection.
 
     Returns:
         The curve; None where no skip makes sense, and where W has NaN or infinite entries.
@@ -51,12 +64,13 @@ def skip_curve(
     betas = sorted(float(beta) for beta in betas)
     high, low = np.zeros(len(betas)), np.full(len(betas), np.inf)
     floor = np.zeros(len(betas))
-    for batch, isometric in _batches(linear, shortcut, plan):
+    for batch, isometric in _batches(linear, Question(1.0, 1.0, shortcut, None, projection), plan):
         part = _extremes(batch, isometric, rho, betas)
         high = np.maximum(high, part.high)
         floor = np.where(part.low < low, part.floor, floor)
         low = np.minimum(low, part.low)
-    floor = np.maximum(floor, np.abs(betas) * _storage_floor(linear, found))
+    stored = abs(rho) * shortcut_floor(projection) + np.abs(betas) * _storage_floor(linear, found)
+    floor = np.maximum(floor, stored)
     return SkipCurve(
         beta=tuple(betas),
         sigma_max=tuple(high.tolist()),
@@ -68,15 +82,16 @@ def skip_curve(
     )
 
 
-def _batches(linear: LinearMap, shortcut: str, plan: Plan) -> Iterator[tuple[LayerBatch, bool]]:
+def _batches(linear: LinearMap, question: Question, plan: Plan) -> Iterator[tuple[LayerBatch, bool]]:
     """Yield the layer's matrices, and whether A is an isometry or the adjoint of one (MATH R33)."""
     if isinstance(linear, DenseMap):
-        for batch in dense_batches(linear, plan):
-            yield batch, True
+        for batch in dense_batches(linear, plan, question):
+            yield batch, batch.shortcut is None
     elif isinstance(linear, ConvolutionMap):
         out, inn = linear.kernel.shape[1:3]
-        for batch in fourier_batches(linear, Question(1.0, 1.0, shortcut, None), plan):
-            yield batch, batch.shortcut is None or out <= inn
+        for batch in fourier_batches(linear, question, plan):
+            pooled = question.projection is None and out <= inn
+            yield batch, batch.shortcut is None or pooled
 
 
 def _storage_floor(linear: LinearMap, found: Scan) -> float:
