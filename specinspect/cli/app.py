@@ -13,6 +13,7 @@ from specinspect._version import __version__
 from specinspect.cli.cache import cache
 from specinspect.cli.check import check
 from specinspect.cli.compare import compare
+from specinspect.cli.explain import explain
 from specinspect.cli.open import open_
 from specinspect.cli.report import report
 from specinspect.cli.schema import schema
@@ -50,6 +51,7 @@ app.command("open")(open_)
 app.command()(report)
 app.command()(check)
 app.command()(compare)
+app.command()(explain)
 app.command()(schema)
 app.add_typer(cache, name="cache")
 
