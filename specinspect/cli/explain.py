@@ -59,7 +59,9 @@ class _Page:
         if self.plain:
             hats = _PRODUCT.sub(" ", text).replace("Â", "A^").replace("\u0302", "^")
             text = ascii_only(hats)
-        return textwrap.wrap(text, self.width, initial_indent=first, subsequent_indent=rest)
+        return textwrap.wrap(
+            text, self.width, initial_indent=first, subsequent_indent=rest, break_on_hyphens=False
+        )
 
 
 def _everything(page: _Page) -> Iterator[str]:
