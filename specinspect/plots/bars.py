@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from specinspect.plots.axis import LogAxis, Tick
-from specinspect.plots.canvas import Canvas, Sketch
+from specinspect.plots.canvas import Canvas, Sketch, spelled
 from specinspect.plots.frame import DASHES, Entry, legend_rows, line_entry, write_legend, write_ticks_below
 from specinspect.plots.series import Line, Series
 from specinspect.report.text import BARS
 
 TICK_ROOM = 9
 """Cells between tick labels."""
+LONGEST_NAME = 8
+"""Characters of a name that is written at the left; a longer one is in the legend alone."""
 INLINE = 6
 """Height up to which tick labels stand on the axis itself."""
 
@@ -77,20 +79,24 @@ class _Lane:
 def _histogram(
     series: Sequence[Series], width: int, height: int, lines: Sequence[Line], plain: bool
 ) -> Canvas:
+    series = [replace(one, name=spelled(one.name, plain=plain)) for one in series]
     sketch = Sketch(width, height)
     gutter = _gutter(series, width)
     cells = max(width - gutter - 2, 1)
     ends = [value for one in series for value in one.range()]
     axis = LogAxis.over(ends, cells, within=[line.value for line in lines])
     entries = _legend(series, lines, axis)
-    legend = legend_rows(entries, width, max(1, height // 5) if height > 2 else 0, plain=plain)
+    most = max(len(series) if height > INLINE else 1, height // 5)
+    legend = legend_rows(entries, width, most if height > 2 else 0, plain=plain)
     write_legend(sketch, legend)
     inline = height <= INLINE
     rows = height - len(legend) - 1 - (0 if inline else 1)
     lanes = _lanes(series, len(legend), rows)
     at = len(legend) + (lanes[0].rows if lanes else 0)
     if axis is None:
-        sketch.write(gutter + 2, at, "no positive singular values", "label")
+        known = any(one.values is not None or one.histogram is not None for one in series)
+        text = "no positive singular values" if known else "nothing could be computed"
+        sketch.write(gutter + 2, at, text, "label")
     else:
         for lane in lanes:
             _draw_lane(sketch, lane, axis, gutter + 1, lines)
@@ -127,7 +133,8 @@ def _legend(series: Sequence[Series], lines: Sequence[Line], axis: LogAxis | Non
 def _gutter(series: Sequence[Series], width: int) -> int:
     """Return the width of the labels at the left."""
     longest = max((len(_zeros(one)) for one in series), default=0)
-    wanted = max(5, longest, *(len(one.name) for one in series))
+    names = [len(one.name) for one in series if len(one.name) <= LONGEST_NAME]
+    wanted = max(5, longest, *names)
     return wanted + 1 if wanted + 1 <= width // 4 else min(longest + 1 if longest else 4, max(width // 4, 0))
 
 

@@ -131,4 +131,6 @@ def spelled(text: str, *, plain: bool) -> str:
     return ascii_only(text.translate(_SPELLED)) if plain else text
 
 
-_SPELLED = str.maketrans({key: value for key, value in _PLAIN.items() if key not in "∞²·"})
+_SPELLED = str.maketrans(
+    {**{key: value for key, value in _PLAIN.items() if key not in "∞²·"}, "≤": "<=", "·": "*"}
+)

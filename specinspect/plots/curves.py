@@ -49,21 +49,7 @@ def kappa_curve(
         cursor: today's β, a line from top to bottom.
         plain: ASCII only.
     """
-    known = [v for v in curves[0].values if v is not None and 0 < v < math.inf] if curves else []
-    others = [v for curve in curves[1:] for v in curve.values if v is not None and 0 < v < math.inf]
-    top = max(known, default=min(others, default=0.0))
-    limit = 10.0 ** min(math.log10(top) + BEYOND, 308.0) if top > 0 else 0.0
-    ends = [*known, *(v for v in others if v <= limit)]
-    entries: list[Entry | Line] = [
-        stroke_entry(place, curve.name, curve.style, f"  {curve.legend}" if curve.legend else "", plain=plain)
-        for place, curve in enumerate(curves)
-    ]
-    if cursor is not None:
-        entries.append(((DASHES["cursor"], "cursor"), (f" β = {cursor:.4g}", "")))
-    missing = bool(curves) and any(v is None or not 0 < v < math.inf for v in curves[0].values)
-    if missing:
-        entries.append((("!", "bad"), (" infinite or not resolved", "label")))
-    frame = Raster.of(width, height, ends, (), entries, plain)
+    frame = _kappa_frame(curves, width, height, cursor, plain)
     if frame.axis is None or not beta:
         return frame.empty("κ is infinite or not resolved everywhere" if beta else "no curve yet")
     across = LinearAxis(float(beta[0]), float(beta[-1]), frame.columns)
@@ -83,6 +69,36 @@ def kappa_curve(
     dots.onto(frame.sketch, frame.left, frame.top, [curve.style for curve in curves], plain=plain)
     frame.finish(*across.ticks(9), title="β")
     return frame.sketch.done(plain=plain)
+
+
+def beta_at(
+    beta: Sequence[float], curves: Sequence[Curve], width: int, height: int, column: int
+) -> float | None:
+    """Return the β at a column of `kappa_curve` (of the same arguments); None beside the picture."""
+    frame = _kappa_frame(curves, width, height, None, plain=False)
+    if frame.axis is None or not beta or not 0 <= column - frame.left < frame.columns:
+        return None
+    return LinearAxis(float(beta[0]), float(beta[-1]), frame.columns).value(column - frame.left)
+
+
+def _kappa_frame(
+    curves: Sequence[Curve], width: int, height: int, cursor: float | None, plain: bool
+) -> Raster:
+    known = [v for v in curves[0].values if v is not None and 0 < v < math.inf] if curves else []
+    others = [v for curve in curves[1:] for v in curve.values if v is not None and 0 < v < math.inf]
+    top = max(known, default=min(others, default=0.0))
+    limit = 10.0 ** min(math.log10(top) + BEYOND, 308.0) if top > 0 else 0.0
+    ends = [*known, *(v for v in others if v <= limit)]
+    entries: list[Entry | Line] = [
+        stroke_entry(place, curve.name, curve.style, f"  {curve.legend}" if curve.legend else "", plain=plain)
+        for place, curve in enumerate(curves)
+    ]
+    if cursor is not None:
+        entries.append(((DASHES["cursor"], "cursor"), (f" β = {cursor:.4g}", "")))
+    missing = bool(curves) and any(v is None or not 0 < v < math.inf for v in curves[0].values)
+    if missing:
+        entries.append((("!", "bad"), (" infinite or not resolved", "label")))
+    return Raster.of(width, height, ends, (), entries, plain)
 
 
 def _along(beta: Sequence[float], logs: Sequence[float | None], at: float) -> float | None:

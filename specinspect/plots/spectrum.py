@@ -30,7 +30,8 @@ def sorted_spectrum(
         width, height, ends, [line.value for line in lines], _legend(series, lines, plain), plain
     )
     if frame.axis is None:
-        return frame.empty("no positive singular values")
+        known = any(one.values is not None or one.histogram is not None for one in series)
+        return frame.empty("no positive singular values" if known else "nothing could be computed")
     frame.across(lines)
     dots = Dots(frame.columns, frame.rows)
     bottom: list[tuple[int, str]] = []

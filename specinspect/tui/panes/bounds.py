@@ -1,0 +1,255 @@
+"""What theory says of the layer: every bound with its verdict, its explanation on Enter, and the advice."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from rich.text import Text
+from textual import on
+from textual.app import ComposeResult
+from textual.binding import Binding, BindingType
+from textual.containers import Vertical, VerticalScroll
+from textual.widgets import DataTable, Static
+
+from specinspect.bounds.catalogue import CATALOGUE
+from specinspect.bounds.model import BoundCheck
+from specinspect.plots.small import slack_bar
+from specinspect.report.text import number, visible
+from specinspect.tui.panes import words
+from specinspect.tui.panes.pane import Pane
+
+VERDICTS = {
+    "holds": ("✓ holds", "+ holds", "good"),
+    "violated": ("✗ VIOLATED", "! VIOLATED", "bad"),
+    "vacuous": ("○ vacuous", "o vacuous", "label"),
+    "not_applicable": ("– n/a", "- n/a", "label"),
+}
+"""Verdict → how it is written, in ASCII, and its style."""
+COLUMNS = (
+    ("verdict", 10),
+    ("result", 11),
+    ("of", 7),
+    ("value", 8),
+    ("bound", 8),
+    ("used up", 12),
+    ("sure", 6),
+)
+OF = {**words.MAPS, "skip_chain": "skip·DW", "skip": "skip"}
+BAR = 6
+"""Cells of a slack bar."""
+REASON = 24
+"""Columns from which on the reason stands in the table too."""
+
+
+class BoundsPane(Pane):
+    """A table of checks; Enter explains one, Escape goes back."""
+
+    DEFAULT_CSS = """
+    BoundsPane DataTable { height: 1fr; background: transparent; }
+    BoundsPane #summary { height: 1; }
+    BoundsPane #why { height: auto; max-height: 3; min-height: 2; padding: 0 0 0 1; }
+    BoundsPane #advice { height: auto; max-height: 6; padding: 0 0 0 1; }
+    BoundsPane.-short #advice { max-height: 3; }
+    BoundsPane #explanation { display: none; height: 1fr; }
+    BoundsPane.-explaining #explanation { display: block; }
+    BoundsPane.-explaining .table { display: none; }
+    """
+    BINDINGS: ClassVar[list[BindingType]] = [
+        Binding("enter", "explain", "explain", id="bounds.explain", tooltip="What this bound says, and why"),
+        Binding("escape", "back", "back", id="bounds.back", tooltip="Back to the table"),
+        Binding(
+            "v", "hide", "hide vacuous", id="bounds.hide", tooltip="Hide what says nothing here, or show"
+        ),
+    ]
+
+    hiding = False
+    """Whether vacuous and not-applicable checks are left out."""
+
+    def __init__(self, *, id: str | None = None) -> None:  # noqa: A002
+        super().__init__(id=id)
+        self._shown: tuple[BoundCheck, ...] = ()
+        self._drawn: object = None
+
+    def compose_body(self) -> ComposeResult:
+        """Lay out table, reason and advice, or an explanation in their place."""
+        with Vertical(classes="body"):
+            with Vertical(classes="table"):
+                yield Static(id="summary", markup=False)
+                yield DataTable(cursor_type="row", cell_padding=1)
+                yield Static(id="why", markup=False)
+                yield Static(id="advice", markup=False)
+            with VerticalScroll(id="explanation"):
+                yield Static(id="text", markup=False)
+
+    @property
+    def explaining(self) -> bool:
+        """Whether an explanation is open."""
+        return self.has_class("-explaining")
+
+    @property
+    def check(self) -> BoundCheck | None:
+        """The check under the cursor."""
+        row = self.query_one(DataTable).cursor_row
+        return self._shown[row] if 0 <= row < len(self._shown) else None
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Leave Escape to others while there is nothing to go back from."""
+        if action == "back":
+            return self.explaining
+        return not self.explaining if action in {"explain", "hide"} else True
+
+    def update_body(self) -> None:
+        """Fill the table, unless it is as it was."""
+        result, view = self.view.result, self.view
+        checks = result.bounds if result is not None else ()
+        shown = tuple(c for c in checks if not self.hiding or c.verdict in {"holds", "violated"})
+        self._summarise(checks, len(checks) - len(shown))
+        key = (result.layer.name if result else "", shown, view.plain, view.dark, self.size.width)
+        if key == self._drawn:
+            return
+        before = self._drawn[0] if isinstance(self._drawn, tuple) else None
+        self._drawn, self._shown = key, shown
+        self._fill(keep=before == key[0])
+        if before != key[0]:
+            self.action_back()
+        self._advise()
+        self._reason()
+
+    def _summarise(self, checks: tuple[BoundCheck, ...], hidden: int) -> None:
+        text = Text(no_wrap=True, overflow="ellipsis")
+        for verdict, (sign, plain, style) in VERDICTS.items():
+            count = sum(check.verdict == verdict for check in checks)
+            if count:
+                text.append_text(self.text(f"{plain if self.view.plain else sign} {count}   ", style))
+        if not checks:
+            text.append_text(self.text("No bound was tested for this layer.", "label"))
+        if hidden:
+            text.append_text(self.text(f"{hidden} hidden, v shows them", "label"))
+        self.query_one("#summary", Static).update(text)
+
+    def _fill(self, *, keep: bool) -> None:
+        table = self.query_one(DataTable)
+        row = table.cursor_row if keep else 0
+        table.clear(columns=True)
+        for label, width in COLUMNS:
+            table.add_column(self.text(label, "label"), width=width)
+        room = self.size.width - sum(width + 2 for _, width in COLUMNS) - 3
+        if room >= REASON:
+            table.add_column(self.text("why", "label"), width=room)
+        for check in self._shown:
+            cells = self._cells(check)
+            table.add_row(*cells, *([self.fit(visible(check.why), room)] if room >= REASON else []))
+        if self._shown:
+            table.move_cursor(row=min(row, len(self._shown) - 1))
+
+    def _cells(self, check: BoundCheck) -> list[Text]:
+        sign, plain, style = VERDICTS[check.verdict]
+        bar = slack_bar(check.slack, BAR, plain=self.view.plain).to_text(dark=self.view.dark)
+        if check.slack is not None:
+            bar.append_text(self.text(f" {_used(check.slack):>4}"))
+        sure = "–" if check.verdict == "not_applicable" else _sure(check.probability)
+        return [
+            self.text(plain if self.view.plain else sign, style),
+            self.text(visible(check.id)),
+            self.text(OF.get(check.of, visible(check.of))),
+            self.text(number(check.value)),
+            self.text(number(check.bound)),
+            bar,
+            self.text(sure),
+        ]
+
+    def _advise(self) -> None:
+        text = Text()
+        for item in self.view.result.advice if self.view.result is not None else ():
+            text.append_text(self.text("advice  ", "title"))
+            text.append_text(self.text(f"{visible(item.sentence)} ({item.bound})\n"))
+        text.rstrip()
+        self.query_one("#advice", Static).update(text)
+
+    def _reason(self) -> None:
+        check = self.check
+        text = self.text("")
+        if check is not None:
+            result = CATALOGUE.get(check.id)
+            text = self.text(f"{result.title}: " if result is not None else "", "title")
+            text.append_text(self.text(visible(check.why) or "no reason was given"))
+        self.query_one("#why", Static).update(text)
+
+    @on(DataTable.RowHighlighted)
+    def moved(self) -> None:
+        """Say why the check under the cursor is as it is."""
+        self._reason()
+
+    @on(DataTable.RowSelected)
+    def selected(self) -> None:
+        """Explain the check that was chosen."""
+        self.action_explain()
+
+    def action_explain(self) -> None:
+        """Show what the bound under the cursor says."""
+        check = self.check
+        if check is None:
+            return
+        self.query_one("#text", Static).update(self._explanation(check))
+        self.add_class("-explaining")
+        scroll = self.query_one("#explanation", VerticalScroll)
+        scroll.scroll_home(animate=False)
+        if self.has_focus_within:
+            scroll.focus()
+        self.refresh_bindings()
+
+    def action_back(self) -> None:
+        """Go back to the table."""
+        inside = self.query_one("#explanation").has_focus
+        self.remove_class("-explaining")
+        if inside:
+            self.query_one(DataTable).focus()
+        self.refresh_bindings()
+
+    def action_hide(self) -> None:
+        """Leave out vacuous and not-applicable checks, or show them again."""
+        self.hiding = not self.hiding
+        self.show(self.view)
+
+    def _explanation(self, check: BoundCheck) -> Text:
+        """Return statement, assumptions, source and corrections; then the verdict here."""
+        result = CATALOGUE.get(check.id)
+        sign, plain, style = VERDICTS[check.verdict]
+        text = self.text(f"{visible(check.id)}  ", "title")
+        if result is None:
+            text.append_text(self.text("The catalogue has no text for this bound.\n"))
+        else:
+            text.append_text(self.text(f"{result.title}\n", "title"))
+            text.append_text(self.text(f"{result.strength} result\n\n", "label"))
+            text.append_text(self.text(f"{result.statement}\n"))
+        text.append_text(self.text(f"\nHere, on {OF.get(check.of, visible(check.of))}: ", "title"))
+        text.append_text(self.text(plain if self.view.plain else sign, style))
+        text.append_text(self.text(f"\n{visible(check.why)}\n"))
+        parts: list[tuple[str, tuple[str, ...]]] = [("tested or taken for granted here", check.assumptions)]
+        if result is not None:
+            parts += [
+                ("assumes", result.assumptions),
+                ("vacuous when", (result.vacuous,) if result.vacuous else ()),
+                ("source", (result.source,)),
+                ("corrected", (result.corrected,) if result.corrected else ()),
+            ]
+        for title, sentences in parts:
+            if sentences:
+                text.append_text(self.text(f"\n{title}\n", "title"))
+                text.append_text(self.text("".join(f"- {visible(sentence)}\n" for sentence in sentences)))
+        return text.append_text(self.text("\nEscape goes back to the table.", "label"))
+
+
+def _used(slack: float) -> str:
+    """Return how much of the bound is used up; beyond it the share says by how much."""
+    if slack >= 1:
+        return "0 %"
+    used = 100 * (1 - slack)
+    return f"{used:.0f} %" if used < 999.5 else ">999"
+
+
+def _sure(probability: float | None) -> str:
+    """Return with which probability a result holds, rounded down; 'always' for a theorem without one."""
+    if probability is None:
+        return "always"
+    return f"{int(probability * 1000) / 10:.1f}%" if probability < 0.999 else "≥99.9%"

@@ -1,0 +1,104 @@
+"""What panes say in words about spectra, facts and verdicts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from specinspect.report.text import integer, kappa, number, rank
+
+if TYPE_CHECKING:
+    from specinspect.spectra.model import Range, Spectrum
+    from specinspect.tui.view import Live, PaneView
+
+MAPS: Mapping[str, str] = {"weight": "W", "chain": "D·W", "skip": "ρI+βW", "skip_chain": "ρI+β·D·W"}
+"""Map → how it is written."""
+
+SOURCES: Mapping[str, str] = {
+    "model": "seen in the model",
+    "config": "told by a rule, an option or config.json",
+    "shape": "follows from its shape",
+    "assumed": "assumed",
+}
+
+_STATUS: Mapping[str, str] = {
+    "resolved": "resolved",
+    "below_storage_precision": "not resolved: σmin is less than the rounding error of the stored numbers",
+    "below_computation_precision": "not resolved: σmin is less than the method is accurate to",
+    "infinite": "infinite: σmin is exactly zero",
+    "nonfinite_weights": "none: the weight has NaN or infinite entries",
+}
+
+
+def status(spectrum: Spectrum) -> str:
+    """Return the status of κ in words."""
+    return _STATUS[spectrum.condition_number_status]
+
+
+def spectrum_of(view: PaneView, name: str) -> tuple[Spectrum | None, Live | None]:
+    """Return the spectrum of a map that a picture is drawn of, and what is known at today's ρ and β."""
+    live = view.live.get(name)
+    kept = view.result.maps.get(name) if view.result is not None else None
+    return (live.spectrum if live is not None and live.spectrum is not None else kept), live
+
+
+def mark(view: PaneView, name: str) -> str:
+    """Return how a number at today's ρ and β was come by."""
+    live = view.live.get(name)
+    if live is not None:
+        return "exact" if live.exact else "≈ interpolated"
+    if name in {"skip", "skip_chain"} and (view.rho, view.beta) != (view.run_rho, view.run_beta):
+        return f"still at ρ {view.run_rho:.4g}, β {view.run_beta:.4g}"
+    return "exact"
+
+
+def live_kappa(spectrum: Spectrum | None, live: Live | None) -> str:
+    """Return κ as shown: of today if it is known, else of the spectrum."""
+    if live is not None:
+        if live.spectrum is not None and live.exact:
+            return kappa(live.spectrum)
+        if live.condition_number is not None:
+            return f"{'' if live.exact else '≈ '}{number(live.condition_number)}"
+        return kappa(live.spectrum) if live.spectrum is not None else "not resolved"
+    return "–" if spectrum is None else kappa(spectrum)
+
+
+def facts_of(spectrum: Spectrum) -> Iterator[tuple[str, str]]:
+    """Yield (name, value) of every number that belongs beside a spectrum."""
+    yield "κ", kappa(spectrum)
+    yield "", status(spectrum)
+    if spectrum.nonfinite:
+        yield "", f"{integer(spectrum.nonfinite)} entries are NaN or infinite"
+    if spectrum.condition_number_status == "nonfinite_weights":
+        return
+    yield "σmax", number(spectrum.sigma_max)
+    yield "σmin", number(spectrum.sigma_min) if spectrum.sigma_min is not None else "not resolved"
+    yield "pseudo κ", number(spectrum.pseudo_condition_number)
+    full = rank(spectrum)
+    yield "rank", f"full, {integer(spectrum.count)}" if full == "full" else full
+    yield "stable rank", number(spectrum.stable_rank)
+    yield "effective rank", number(spectrum.effective_rank)
+    yield "Frobenius", number(spectrum.frobenius_norm)
+    yield "storage floor", number(spectrum.storage_floor)
+    yield "comput. floor", number(spectrum.computation_floor)
+    if spectrum.patterns is not None:
+        yield from _patterns(spectrum)
+    yield "method", spectrum.method
+    yield "device", spectrum.device
+
+
+def _patterns(spectrum: Spectrum) -> Iterator[tuple[str, str]]:
+    found = spectrum.patterns
+    assert found is not None
+    yield "patterns", f"{found.n}; medians above"
+    yield "active", _share(found.active_fraction)
+    for name, label in (("sigma_max", "σmax"), ("sigma_min", "σmin"), ("condition_number", "κ")):
+        if name in found.scalars:
+            values = found.scalars[name]
+            texts = [number(v) if v is not None else "∞ or not resolved" for v in (values.min, values.max)]
+            yield f"{label} from", f"{texts[0]} to {texts[1]}" if texts[0] != texts[1] else texts[0]
+
+
+def _share(values: Range) -> str:
+    shares = [f"{100 * v:.0f}" if v is not None else "?" for v in (values.min, values.max)]
+    return f"{shares[0]} %" if shares[0] == shares[1] else f"{shares[0]} to {shares[1]} %"
