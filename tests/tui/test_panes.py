@@ -38,6 +38,22 @@ PANES: dict[str, Callable[[], Pane]] = {
 NARROW, WIDE = (78, 18), (158, 44)
 GOLDENS = Path(__file__).parent / "goldens"
 Steps = Callable[[Host, Pilot[None]], Awaitable[None]]
+R4 = Result(
+    id="r4.best",
+    title="κ of a skip",
+    statement="κ(ρI+βM) ≤ u/l",
+    assumptions=("M is square",),
+    vacuous="l ≤ 0",
+    strength="deterministic",
+    source="P0 Thm 22",
+    corrected="nr is ours",
+)
+
+
+@pytest.fixture(autouse=True)
+def catalogue(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Screens do not depend on how the catalogue words its results."""
+    monkeypatch.setattr(bounds_module, "CATALOGUE", {"r4.best": R4})
 
 
 def drive(name: str, shown: PaneView, steps: Steps | None = None, size: tuple[int, int] = NARROW) -> Host:
@@ -284,18 +300,7 @@ def test_the_advice_is_shown() -> None:
     assert all(item.sentence in text for item in ADVICE)
 
 
-def test_enter_explains_and_escape_goes_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    said = Result(
-        "r4.best",
-        "κ of a skip",
-        "κ(ρI+βM) ≤ u/l",
-        ("M is square",),
-        "l ≤ 0",
-        "deterministic",
-        "P0 Thm 22",
-        "nr is ours",
-    )
-    monkeypatch.setattr(bounds_module, "CATALOGUE", {"r4.best": said})
+def test_enter_explains_and_escape_goes_back() -> None:
     text = drive("bounds", view(), keys("enter"), size=WIDE).text
     for part in (
         "κ(ρI+βM) ≤ u/l",
