@@ -126,12 +126,13 @@ def _float64(tensor: torch.Tensor, plan: Plan) -> torch.Tensor:
 
 def _convolution(a: ConvolutionMap, b: ConvolutionMap, scale: float, plan: Plan) -> _Norms:
     """The operator is linear in the kernel, so its difference is that of the kernels' difference."""
-    kernel = _float64(a.kernel, plan) * scale - _float64(b.kernel, plan) * scale
+    kernel = _float64(a.kernel, plan) * scale
+    kernel -= _float64(b.kernel, plan) * scale
     peak = float(kernel.abs().max())
     if peak == 0:
         return _Norms(0.0, 0.0)
     unit = unit_scale(peak)
-    kernel = kernel * unit
+    kernel *= unit
     top = squares = 0.0
     # The padding only turns phases, which both share.
     plain = replace(a, padding=())
@@ -198,10 +199,8 @@ def _dense_overlap(
         assert spectrum.singular_values is not None
         assert spectrum.sigma_max is not None
         scale = harmless_scale(spectrum.sigma_max)
-        values = spectrum.singular_values[: k + 1] * scale
-        gap = float(values[k - 1] ** 2 - values[k] ** 2)
         streamed = Streamed(dense.matrix, scale, plan.device)
-        v = right_vectors(streamed, k, gap, float(values[0]))
+        v = right_vectors(streamed, (spectrum.singular_values[: k + 1] * scale).tolist())
         vectors.append(v)
         blocks.append((row_blocks(tall(dense.matrix), min(dense.shape) // 4, scale, plan.device), v))
     # U = W·V/σ a block of rows at a time, so that a tall weight needs no copy.

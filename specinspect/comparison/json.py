@@ -1,4 +1,4 @@
-"""A comparison as JSON: one object in ASCII.
+"""A comparison as JSON: one object in ASCII (`schema.json` describes it).
 
     schema_version, specinspect_version
     a, b           the two checkpoints, as in a report

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from specinspect.spectra.solve import EPS, Streamed
@@ -16,20 +18,21 @@ _WANTED = 1e-6
 _ACCEPTED = 1e-4
 
 
-def right_vectors(matrix: Streamed, k: int, gap: float, top: float) -> torch.Tensor:
-    """Return the k leading right singular vectors of a tall matrix (of a wide one: left), (n, k).
+def right_vectors(matrix: Streamed, values: Sequence[float]) -> torch.Tensor:
+    """Return the leading right singular vectors of a tall matrix (of a wide one: left), (n, k).
 
     Args:
         matrix: m × n in either orientation; n is the smaller side.
-        k: how many; at most n.
-        gap: σ_k² - σ_{k+1}² of the scaled matrix, positive.
-        top: its σ_1.
+        values: σ_1 … σ_{k+1} of the scaled matrix, descending, with σ_k > σ_{k+1}.
     """
-    n = min(matrix.matrix.shape)
-    reachable = 8 * EPS * n**0.5 * top * top
+    n, k = min(matrix.matrix.shape), len(values) - 1
+    squares = torch.tensor(values, dtype=torch.float64).square()
+    gap, reachable = float(squares[k - 1] - squares[k]), 8 * EPS * n**0.5 * float(squares[0])
     if n > SMALL and reachable <= _ACCEPTED * gap:
-        found = leading(matrix.gram()[0], k, max(_WANTED * gap, reachable))
-        if found is not None:
+        tolerance = max(_WANTED * gap, reachable)
+        found = leading(matrix.gram()[0], k, tolerance)
+        # A vector that the random start missed would show as a value that is not among the known ones.
+        if found is not None and bool(((found[0].cpu() - squares[:k]).abs() <= gap / 2).all()):
             return found[1]
     (r,) = matrix.factor(torch.tensor([0]))
     return torch.linalg.svd(r, full_matrices=False).Vh[:k].mT

@@ -72,10 +72,10 @@ def open_pair(
     """
     ignored = [name for name, default in UNUSED.items() if getattr(settings, name) != default]
     notices: tuple[str, ...] = (f"compare does not use {', '.join(ignored)}",) if ignored else ()
-    used = replace(settings, **UNUSED, blocks=False)
+    used = replace(settings, **UNUSED, blocks=False, bounds=False)
     everything = replace(used, layers=(), exclude=())  # selected below, once partners are known
-    left = open_source(a, replace(everything, key=key_a or settings.key))
-    right = open_source(b, replace(everything, key=key_b or settings.key))
+    left = _opened("A", a, replace(everything, key=key_a or settings.key))
+    right = _opened("B", b, replace(everything, key=key_b or settings.key))
     found = match(left.discovery.layers, right.discovery.layers)
     if not found.pairs:
         raise LayerError(
@@ -86,6 +86,13 @@ def open_pair(
         found = _selected(found, settings)
     notices += tuple(dict.fromkeys((*left.notices, *right.notices)))
     return Pairing(left, right, found, used, notices)
+
+
+def _opened(side: str, source: Source, settings: Settings) -> Inspection:
+    try:
+        return open_source(source, settings)
+    except LayerError as error:  # the others name the file
+        raise LayerError(f"{side}: {error.message}", error.hint) from error
 
 
 def _some(layers: Sequence[Layer]) -> str:

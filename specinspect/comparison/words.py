@@ -223,8 +223,8 @@ def _overlap_legend(comparison: Comparison) -> list[str]:
     if ks:
         count = max(ks) if len(ks) == 1 else f"up to {max(ks)}"
         sentences.append(
-            f"overlap: of the spaces of the {count} leading singular vectors, 1 the same, 0 orthogonal; the "
-            "smaller of left and right."
+            f"overlap: of the spaces that {count} leading singular vectors span, 1 the same, 0 orthogonal; "
+            "the smaller of left and right."
         )
     statuses: Counter[str] = Counter(o.status for o in found)
     for status, why in (

@@ -18,7 +18,6 @@ from specinspect.cli.app import run
 from tests.cli.test_cli import command, one_line_error
 
 SAMPLES = Path(__file__).parents[2] / "samples"
-SCHEMA = Path(__file__).parents[1] / "comparison" / "schema.json"
 
 
 @pytest.fixture
@@ -54,7 +53,8 @@ def test_json_on_stdout_alone(
 def test_samples_fit_the_schema(capsys: pytest.CaptureFixture[str]) -> None:
     import jsonschema
 
-    schema = json.loads(SCHEMA.read_text(encoding="utf-8"))
+    assert run(["schema", "compare"]) == 0
+    schema = json.loads(capsys.readouterr().out)
     for a, b, *more in (
         ("digits_chain.pt", "digits_residual.pt"),
         ("resnet_tiny.safetensors", "resnet_tiny.safetensors", "--grid", "4", "--maps", "weight,chain,skip"),
@@ -134,6 +134,29 @@ def test_a_damaged_file(files: tuple[str, str], tmp_path: Path, capsys: pytest.C
     damaged.write_bytes(Path(files[0]).read_bytes()[:-8])
     assert run(["compare", files[0], str(damaged)]) == 2
     one_line_error(capsys)
+
+
+def test_which_side_has_no_layers(
+    files: tuple[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_file({"bias": torch.zeros(3)}, tmp_path / "none.safetensors")
+    assert run(["compare", files[0], str(tmp_path / "none.safetensors")]) == 2
+    line = one_line_error(capsys)
+    assert "B: no layer to analyse" in line
+    assert run(["compare", str(tmp_path / "none.safetensors"), files[0]]) == 2
+    assert "A: no layer to analyse" in one_line_error(capsys)
+
+
+def test_the_cache_changes_nothing(files: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    found = []
+    for option in ([], [], ["--no-cache"]):
+        assert run(["compare", "--json", "--maps", "weight,chain,skip", *option, *files]) == 0
+        data = json.loads(capsys.readouterr().out)
+        del data["summary"]["seconds"]
+        for layer in data["layers"]:
+            del layer["seconds"]
+        found.append(data)
+    assert found[0] == found[1] == found[2]
 
 
 def test_a_state_dict_each(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,10 +14,13 @@ from hypothesis import strategies as st
 
 from specinspect.comparison import leading as leading_module
 from specinspect.comparison.leading import largest, leading
+from specinspect.comparison.measure import PairJob, compare_layers, run_pair
 from specinspect.comparison.model import LayerComparison
 from specinspect.comparison.order import kappa_change, movement
-from specinspect.engine import Job, run_job
+from specinspect.engine import Job, layers_job, open_source, run_job
 from specinspect.report.model import LayerResult
+from specinspect.settings import Settings
+from specinspect.spectra.plan import Plan
 from tests.comparison.truth import Matrix, build, circular, compared, orthogonal, pair
 
 RNG = np.random.default_rng
@@ -295,6 +300,19 @@ def test_a_tiny_difference_does_not_vanish_in_squares() -> None:
     a[0, 0] = b[0, 0] = 1.0
     b[2, 2] = 1e-200
     assert pair(a, b).difference.spectral_norm == pytest.approx(1e-200, rel=1e-12)
+
+
+def test_a_pair_can_be_sent_to_another_process(tmp_path: Path) -> None:
+    from safetensors.torch import save_file
+
+    for name, factor in (("a", 1.0), ("b", 3.0)):
+        save_file({"fc.weight": factor * torch.eye(4)}, tmp_path / f"{name}.safetensors")
+    plan = Plan("cpu")
+    sides = [open_source(str(tmp_path / f"{n}.safetensors"), Settings(maps=("weight",))) for n in "ab"]
+    a, b = (layers_job(side, side.discovery.layers, plan) for side in sides)
+    found = pickle.loads(pickle.dumps(run_pair(pickle.loads(pickle.dumps(PairJob(a, b))))))
+    assert found.difference.relative_spectral_norm == 2.0
+    assert found.difference == compare_layers(a, b).difference
 
 
 def test_from_and_to_zero() -> None:
