@@ -1,4 +1,4 @@
-"""The JSON Schema of `report --json`."""
+"""The JSON Schemas of what commands print."""
 
 from __future__ import annotations
 
