@@ -574,9 +574,12 @@ def study_layer(inspection: Inspection, layer: Layer, weight: Spectrum) -> Study
             return None
         if layer.skip.kind == "none" or weight.nonfinite:
             return None
-        probes = _probes(job, layer, linear, plan)
-        d = activated(layer, kernel, job.read, frozenset(job.tensors), probes)
-        return Study(linear, layer.skip.kind, weight, d.diagonals, plan)
+        available = frozenset(job.tensors)
+        a = projection_map(layer, linear, job.read, available)
+        if _unfit(a, padded=False):
+            return None
+        d = activated(layer, kernel, job.read, available, _probes(job, layer, linear, plan))
+        return Study(linear, layer.skip.kind, weight, d.diagonals, plan, a)
 
 
 @contextmanager

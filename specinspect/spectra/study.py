@@ -14,8 +14,10 @@ from specinspect.maps.patterns import Diagonals
 from specinspect.spectra.activated import (
     LayerBatch,
     Question,
+    dense_batches,
     fourier_batches,
     over_patterns,
+    shortcut_floor,
     without_dead_outputs,
 )
 from specinspect.spectra.curve import skip_curve
@@ -50,6 +52,7 @@ class Study:
         weight: the spectrum of W.
         diagonals: sampled D, or None for the identity.
         plan: where to compute.
+        projection: A itself, where it is a projection.
     """
 
     def __init__(
@@ -59,12 +62,14 @@ class Study:
         weight: Spectrum,
         diagonals: Diagonals | None,
         plan: Plan,
+        projection: LinearMap | None = None,
     ) -> None:
         self._linear, self._weight, self._plan = linear, weight, plan
-        question = without_dead_outputs(linear, Question(1.0, 1.0, shortcut, diagonals))
+        question = without_dead_outputs(linear, Question(1.0, 1.0, shortcut, diagonals, projection))
         self._question = question
         self._diagonals = None if question.diagonals is None else question.diagonals.values
         self._active = [] if diagonals is None else diagonals.active_fraction.tolist()
+        self._beside = shortcut_floor(projection)
         self._held: list[_Part] | None = None
 
     @property
@@ -121,13 +126,15 @@ class Study:
         linear: LinearMap = self._linear
         if pattern is not None and self._diagonals is not None:
             linear = _activated(self._linear, self._diagonals[pattern])
-        return skip_curve(linear, self._question.shortcut, 1.0, betas, self._plan)
+        return skip_curve(linear, self._question.shortcut, 1.0, betas, self._plan, self._question.projection)
 
     def _parts(self) -> list[_Part]:
         if self._held is not None:
             return self._held
         parts, held = [], 0
-        if isinstance(self._linear, DenseMap):
+        if isinstance(self._linear, DenseMap) and self._question.projection is not None:
+            parts += [_part(batch) for batch in dense_batches(self._linear, self._plan, self._question)]
+        elif isinstance(self._linear, DenseMap):
             top = self._weight.sigma_max or 0.0
             scale = harmless_scale(top)
             family = LeanFamily.of(self._linear.matrix, scale, self._plan.device, top * scale)
@@ -157,7 +164,7 @@ class Study:
         return summarise(
             np.concatenate([np.sort(flat)[::-1], np.zeros(zeros)]),
             structural_zeros=zeros,
-            storage_floor=(self._weight.storage_floor or 0.0) * abs(beta) * peak,
+            storage_floor=abs(rho) * self._beside + (self._weight.storage_floor or 0.0) * abs(beta) * peak,
             computation_floor=floor,
             method=f"{hardest(methods)}, float64",
             device=self._plan.device,

@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 import specinspect
+from specinspect.engine import open_source, study_layer
 from specinspect.maps import DenseMap
 from specinspect.maps.patterns import Diagonals
+from specinspect.settings import Settings
 from specinspect.spectra.activated import Question, measure_maps, shortcut_floor
 from specinspect.spectra.compute import measure
 from specinspect.spectra.plan import Plan
@@ -129,6 +131,29 @@ def test_with_a_diagonal(out: int, inn: int, plus: bool) -> None:
     for name, matrix in (("skip", w), ("skip_chain", d[:, None] * w)):
         truth = np.linalg.svd(beside + 1.5 * matrix, compute_uv=False)
         assert values_of(found[name]) == pytest.approx(truth, rel=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["projection", "projection-plus-identity"])
+@pytest.mark.parametrize("convolution", [False, True])
+def test_a_layer_held_ready(kind: str, convolution: bool) -> None:
+    net = randomised(Strided(2, 4, 2) if convolution else Dense(4, 6))
+    name = "conv" if convolution else "fc"
+    source = open_source(net, Settings(grid=GRID, rules=(specinspect_rule(name, skip=kind),), spectra=True))
+    layer = next(item for item in source.layers if item.name == name)
+    weight = specinspect.inspect(net, grid=GRID, maps=("weight",), spectra=True).layers[0].maps["weight"]
+    study = study_layer(source, layer, weight)
+    assert study is not None
+    shape = (2, GRID, GRID) if convolution else (4,)
+    parts = (net.conv, net.down) if convolution else (net.fc, net.project)
+    w, a = (jacobian(part, shape) for part in parts)
+    if kind == "projection-plus-identity":
+        a = a + (pooled(2, 4, 2) if convolution else np.eye(6, 4))
+    truth = np.linalg.svd(0.7 * a + 1.5 * w, compute_uv=False)
+    assert values_of(study.skip(0.7, 1.5)) == pytest.approx(truth, rel=1e-6, abs=1e-8)
+    curve = study.curve((0.5,))
+    assert curve is not None
+    ends = np.linalg.svd(a + 0.5 * w, compute_uv=False)[[0, -1]]
+    assert (curve.sigma_max[0], curve.sigma_min[0]) == pytest.approx(tuple(ends), rel=1e-6, abs=1e-8)
 
 
 def test_the_rounding_of_the_shortcut_counts() -> None:
