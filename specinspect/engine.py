@@ -120,8 +120,8 @@ def open_source(source: Source, settings: Settings) -> Inspection:
     everything = discovery
     if settings.layers or settings.exclude:
         discovery = select(discovery, settings.layers, settings.exclude)
-    inputs = read_inputs(settings, checkpoint, discovery.layers)
     blocks = _blocks(everything, discovery, checkpoint, architecture, settings)
+    inputs = read_inputs(settings, checkpoint, discovery.layers, [block.layers[0] for block in blocks.blocks])
     return Inspection(
         checkpoint,
         replace(discovery, skipped=(*discovery.skipped, *blocks.skipped)),
@@ -273,6 +273,8 @@ class BlockJob:
     plan: Plan
     cache: ResultCache | None = None
     """Where results are looked up and kept."""
+    entering: TensorInfo | None = None
+    """The user's own inputs of the block's first layer."""
 
     def read(self, name: str) -> torch.Tensor:
         """Return one of the tensors, mapped."""
@@ -300,8 +302,10 @@ def run_block(job: BlockJob) -> BlockResult:
 
 
 def _block_request(job: BlockJob) -> Request[BlockResult]:
-    others = _further(job, {"block", "layers", "tensors", "settings", "plan", "cache"})
-    return block_request(job.block, job.layers, job.tensors, job.settings, job.plan, others=others)
+    others = _further(job, {"block", "layers", "tensors", "settings", "plan", "cache", "entering"})
+    # No tensor of a checkpoint has an empty name.
+    tensors = job.tensors if job.entering is None else {**job.tensors, "": job.entering}
+    return block_request(job.block, job.layers, tensors, job.settings, job.plan, others=others)
 
 
 def _further(job: Job | BlockJob, known: set[str]) -> dict[str, object]:
@@ -312,6 +316,7 @@ def _further(job: Job | BlockJob, known: set[str]) -> dict[str, object]:
 def _measure_block(job: BlockJob) -> BlockResult:
     import torch
 
+    from specinspect.checkpoint.read import read_tensor
     from specinspect.spectra.blocks import measure_block
 
     settings = job.settings
@@ -328,6 +333,9 @@ def _measure_block(job: BlockJob) -> BlockResult:
             seed=settings.seed,
             grid=settings.grid,  # halved inside where that is too much, and said
             keep_values=settings.spectra,
+            per_pixel=settings.conv_pattern == "pixel",
+            zeros=settings.conv_operator == "padded",
+            entering=None if job.entering is None else read_tensor(job.entering),
         )
 
 
@@ -342,7 +350,8 @@ def _block_job(inspection: Inspection, block: Block, plan: Plan) -> BlockJob:
     layers = {name: everything[name] for name in (*block.layers, *block.shortcut_layers)}
     stored = inspection.checkpoint.tensors
     tensors = {name: stored[name] for name in block_tensors(block, layers, stored)}
-    return BlockJob(block, layers, tensors, inspection.settings, plan, inspection.cache)
+    entering = inspection.inputs.entering.get(block.layers[0])
+    return BlockJob(block, layers, tensors, inspection.settings, plan, inspection.cache, entering)
 
 
 def _block_cost(job: BlockJob) -> Cost:
@@ -749,8 +758,9 @@ def _padded(
 ) -> Answer:
     """Return all maps of a convolution with the zeros that pad it (MATH §I), the weight's included."""
     from specinspect.spectra.activated import Answer
-    from specinspect.spectra.padded import measure_padded
+    from specinspect.spectra.padded import measure_padded, padded_tau
 
+    transposed = layer.conv is not None and layer.conv.transposed
     maps = measure_padded(
         linear,
         plan,
@@ -759,9 +769,9 @@ def _padded(
         rho=question.rho,
         beta=question.beta,
         keep_values=settings.spectra,
-        transposed=layer.conv is not None and layer.conv.transposed,
+        transposed=transposed,
     )
-    return Answer(maps, None)
+    return Answer(maps, padded_tau(linear, plan, transposed=transposed))
 
 
 def _probes(job: Job, layer: Layer, linear: LinearMap, plan: Plan) -> Probes:

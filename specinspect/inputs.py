@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from specinspect.checkpoint import Checkpoint, TensorInfo, open_checkpoint
+from specinspect.checkpoint.model import InMemory
 from specinspect.errors import SettingsError
 from specinspect.layers.model import Layer
 from specinspect.settings import Settings
@@ -25,6 +26,8 @@ class Inputs:
     """Layer → its inputs, still in the file."""
     outputs: Mapping[str, torch.Tensor] = field(default_factory=dict)
     """Layer → (n, out) samples of what it put out when the network was run."""
+    entering: Mapping[str, TensorInfo] = field(default_factory=dict)
+    """First layer of a block → samples of what it took in, from the file or from the network."""
     notices: tuple[str, ...] = ()
 
 
@@ -32,8 +35,16 @@ NO_INPUTS = Inputs()
 """D is taken at random inputs."""
 
 
-def read_inputs(settings: Settings, checkpoint: Checkpoint, layers: Sequence[Layer]) -> Inputs:
+def read_inputs(
+    settings: Settings, checkpoint: Checkpoint, layers: Sequence[Layer], first: Sequence[str] = ()
+) -> Inputs:
     """Open --inputs: one array per layer, or one batch that flows through --model.
+
+    Args:
+        settings: of the run.
+        checkpoint: whose layers they are for.
+        layers: those chosen.
+        first: the first layers of blocks, whose inputs are wanted as such.
 
     Raises:
         SettingsError: not readable, no array for any layer, or a network that does not take it.
@@ -41,7 +52,7 @@ def read_inputs(settings: Settings, checkpoint: Checkpoint, layers: Sequence[Lay
     if settings.inputs is None:
         return NO_INPUTS
     if settings.model is not None:
-        return _through_the_model(settings, checkpoint, layers)
+        return _through_the_model(settings, checkpoint, layers, first)
     if _is_npy(settings.inputs):
         raise SettingsError(
             "--inputs: a .npy file holds one batch, which needs the network to flow through",
@@ -58,10 +69,12 @@ def read_inputs(settings: Settings, checkpoint: Checkpoint, layers: Sequence[Lay
             f"did you mean {close[0]!r}?" if close else "",
         )
     notices = (f"--inputs: no layer is called {', '.join(map(repr, unknown[:3]))}",) if unknown else ()
-    return Inputs(found, notices=notices)
+    return Inputs(found, entering={name: found[name] for name in first if name in found}, notices=notices)
 
 
-def _through_the_model(settings: Settings, checkpoint: Checkpoint, layers: Sequence[Layer]) -> Inputs:
+def _through_the_model(
+    settings: Settings, checkpoint: Checkpoint, layers: Sequence[Layer], first: Sequence[str]
+) -> Inputs:
     import torch
 
     from specinspect.architecture.run import layer_outputs
@@ -69,7 +82,7 @@ def _through_the_model(settings: Settings, checkpoint: Checkpoint, layers: Seque
     batch = _batch(settings.inputs or "")
     if batch.is_floating_point() and not bool(torch.isfinite(batch).all()):
         raise SettingsError("--inputs: NaN or infinite values in the inputs")
-    outputs = layer_outputs(
+    outputs, entering = layer_outputs(
         settings.model or "",
         settings.model_args,
         {name: lambda name=name: checkpoint.read(name) for name in checkpoint.tensors},  # type: ignore[misc]
@@ -77,6 +90,7 @@ def _through_the_model(settings: Settings, checkpoint: Checkpoint, layers: Seque
         batch,
         settings.patterns,
         settings.seed,
+        first,
     )
     missing = [layer.name for layer in layers if layer.name not in outputs]
     notices = (
@@ -84,7 +98,8 @@ def _through_the_model(settings: Settings, checkpoint: Checkpoint, layers: Seque
         if missing
         else ()
     )
-    return Inputs(outputs=outputs, notices=notices)
+    held = {name: TensorInfo(name, "f64", tuple(x.shape), InMemory(x)) for name, x in entering.items()}
+    return Inputs(outputs=outputs, entering=held, notices=notices)
 
 
 def _is_npy(path: str) -> bool:

@@ -23,8 +23,9 @@ def layer_outputs(
     inputs: torch.Tensor,
     samples: int,
     seed: int,
-) -> dict[str, torch.Tensor]:
-    """Run the network in eval mode and return samples of what its layers put out.
+    entering: Iterable[str] = (),
+) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """Run the network in eval mode and return samples of what its layers put out, and take in.
 
     Args:
         spec: MODULE:FACTORY, whose code is run.
@@ -34,9 +35,11 @@ def layer_outputs(
         inputs: a batch, as the network's forward takes it.
         samples: how many positions (of batch, sequence or image) to keep per layer.
         seed: decides which.
+        entering: module paths whose inputs are kept as well.
 
     Returns:
-        Layer → (samples, out) float64: its outputs, bias included.
+        Layer → (samples, out) float64: its outputs, bias included; and layer → (samples, in), of a
+        convolution (samples, in, *sides): its inputs.
 
     Raises:
         SettingsError: the network cannot be built, loaded or run.
@@ -47,11 +50,15 @@ def layer_outputs(
         module.load_state_dict({name: state[name]() for name in own if name in state}, strict=False)
         module.eval()
         kept: dict[str, torch.Tensor] = {}
+        taken: dict[str, torch.Tensor] = {}
         paths = dict(module.named_modules())
         generator = torch.Generator().manual_seed(seed)
         for name in layers:
             if name in paths:
                 paths[name].register_forward_hook(partial(_keep, kept, name, samples, generator))
+        for name in entering:
+            if name in paths:
+                paths[name].register_forward_hook(partial(_take, taken, name, samples, generator))
         parameter = next(iter(module.parameters()), None)
         floating = inputs.is_floating_point() and parameter is not None
         with torch.inference_mode():
@@ -61,7 +68,25 @@ def layer_outputs(
             f"--inputs: running {quote(spec)} on shape {tuple(inputs.shape)} raised {describe(error)}",
             "the file must hold one batch as the network's forward takes it",
         ) from None
-    return kept
+    return kept, taken
+
+
+def _take(
+    taken: dict[str, torch.Tensor],
+    name: str,
+    samples: int,
+    generator: torch.Generator,
+    module: nn.Module,
+    inputs: Any,
+    _output: Any,
+) -> None:
+    if name in taken or not inputs or not isinstance(inputs[0], torch.Tensor):
+        return
+    x = inputs[0]
+    if not hasattr(module, "kernel_size"):
+        x = x.reshape(-1, x.shape[-1])
+    chosen = torch.randperm(len(x), generator=generator)[:samples]
+    taken[name] = x[chosen].to(torch.float64).cpu()
 
 
 def _keep(

@@ -189,12 +189,13 @@ class Dense:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Convolution:
-    """A convolution with a bias, periodic at the borders."""
+    """A convolution with a bias, periodic at the borders, or with zeros outside."""
 
     kernel: Kernel
     bias: Tensor | None
     stored: tuple[Stored, ...] = ()
     varies: bool = False
+    zeros: bool = False
 
     @property
     def _weight(self) -> Tensor:
@@ -203,9 +204,27 @@ class Convolution:
 
     def _places(self, axis: int, side: int, device: torch.device) -> Tensor:
         """Return which input pixel each pixel of the padded input is, along one axis."""
+        return (torch.arange(self._length(axis, side), device=device) - self.kernel.padding[axis]) % side
+
+    def _length(self, axis: int, side: int) -> int:
+        """Return how many pixels the padded input has along one axis."""
         k, coarse = self.kernel, side // self.kernel.stride[axis]
-        length = (coarse - 1) * k.stride[axis] + k.dilation[axis] * (k.kernel.shape[3 + axis] - 1) + 1
-        return (torch.arange(length, device=device) - k.padding[axis]) % side
+        return (coarse - 1) * k.stride[axis] + k.dilation[axis] * (k.kernel.shape[3 + axis] - 1) + 1
+
+    def _margins(self, sides: Sequence[int]) -> list[int]:
+        """Return the zeros below and above, last axis first, as torch's pad takes them."""
+        low = self.kernel.padding
+        return [
+            margin
+            for axis in reversed(range(len(sides)))
+            for margin in (low[axis], self._length(axis, sides[axis]) - sides[axis] - low[axis])
+        ]
+
+    def keeps(self, sides: Sequence[int]) -> bool:
+        """Say whether torch's convolution, with as many zeros above as below, has one place per stride."""
+        k = self.kernel
+        axes = zip(sides, k.kernel.shape[3:], k.stride, k.dilation, k.padding, strict=True)
+        return all((n + 2 * p - d * (size - 1) - 1) // s + 1 == n // s for n, size, s, d, p in axes)
 
     def run(self, x: Tensor) -> Tensor:
         """Return K∗x + b."""
@@ -215,7 +234,9 @@ class Convolution:
     def tangent(self, x: Tensor, v: Tensor) -> Tensor:
         """Return K∗v."""
         k = self.kernel
-        for axis in range(v.ndim - 2):
+        if self.zeros:
+            v = F.pad(v, self._margins(v.shape[2:]))
+        for axis in range(0 if self.zeros else v.ndim - 2):
             v = v.index_select(2 + axis, self._places(axis, v.shape[2 + axis], v.device))
         return _CONVOLVE[v.ndim - 2](
             v, self._weight, stride=k.stride, dilation=k.dilation, groups=k.kernel.shape[0]
@@ -227,6 +248,9 @@ class Convolution:
         v = _TRANSPOSE[w.ndim - 2](
             w, self._weight, stride=k.stride, dilation=k.dilation, groups=k.kernel.shape[0]
         )
+        if self.zeros:
+            sides = [n * s for n, s in zip(w.shape[2:], k.stride, strict=True)]
+            return F.pad(v, [-margin for margin in self._margins(sides)])
         for axis in range(w.ndim - 2):
             side = w.shape[2 + axis] * k.stride[axis]
             shape = [*v.shape]
@@ -406,7 +430,13 @@ class Branch:
 
 
 def build_branch(
-    block: Block, layers: Mapping[str, Layer], read: Read, available: frozenset[str], grid: int
+    block: Block,
+    layers: Mapping[str, Layer],
+    read: Read,
+    available: frozenset[str],
+    grid: int,
+    *,
+    zeros: bool = False,
 ) -> Branch:
     """Read the tensors of a block.
 
@@ -417,11 +447,12 @@ def build_branch(
         available: names that can be read.
         grid: side of the periodic grid for convolutions; widened where a kernel would wrap onto itself, and
             to a multiple of the strides.
+        zeros: convolutions have zeros around the grid, where their own padding is of zeros.
 
     Raises:
         LayerError: the tensors do not fit together.
     """
-    builder = _Builder(layers, read, available, [])
+    builder = _Builder(layers, read, available, [], zeros=zeros)
     stages = builder.stages(block.factors)
     inputs = builder.inputs(block.factors)
     shortcut = None
@@ -469,6 +500,7 @@ class _Builder:
     assumptions: list[str]
     width: int = 0
     """Channels after the last stage built."""
+    zeros: bool = False
 
     def inputs(self, factors: Sequence[Factor]) -> int:
         """Return the channels that the first layer reads: what comes before it changes none."""
@@ -524,7 +556,9 @@ class _Builder:
         self._check(layer.matrix_shape[1], layer.name)
         self.width = layer.matrix_shape[0]
         flat = linear.kernel.reshape(self.width, -1)
-        return Convolution(kernel, self._bias(layer), (Stored(flat, linear.dtype),))
+        stored = (Stored(flat, linear.dtype),)
+        zeros = self.zeros and layer.conv.padding_mode == "zeros"
+        return Convolution(kernel, self._bias(layer), stored, zeros=zeros)
 
     def _dense(self, apply: Apply) -> Dense:
         layer = self.layers[apply.layer]
@@ -645,18 +679,19 @@ def shortcut_stages(branch: Branch) -> tuple[Stage, ...]:
     return (Dense(torch.eye(branch.outputs, branch.channels, dtype=torch.float64), None),)
 
 
-def dense_jacobian(stages: Sequence[Stage], x: Tensor) -> Tensor:
+def dense_jacobian(stages: Sequence[Stage], x: Tensor, at: Sequence[Tensor] | None = None) -> Tensor:
     """Return the exact Jacobian of some stages at one input, every pixel with its own diagonal.
 
     Args:
         stages: of a branch or a shortcut.
         x: (channels, *grid) float64.
+        at: what comes into each stage, (1, …) each; None to run x through them.
 
     Returns:
         (outputs·pixels, channels·pixels), both in row-major order of (channel, *grid).
     """
     identity = torch.eye(x.numel(), dtype=torch.float64).reshape(-1, *x.shape)
-    return tangent(stages, points(stages, x[None]), identity).flatten(1).T
+    return tangent(stages, points(stages, x[None]) if at is None else at, identity).flatten(1).T
 
 
 def jacobian(branch: Branch, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -665,6 +700,29 @@ def jacobian(branch: Branch, x: Tensor) -> tuple[Tensor, Tensor]:
     Convolutions are periodic; A is an identity where the block has no shortcut of its own.
     """
     return dense_jacobian(branch.stages, x), dense_jacobian(shortcut_stages(branch), x)
+
+
+def keeps_grid(branch: Branch) -> bool:
+    """Say whether every convolution of a block has exactly one place per stride, zeros around its grid."""
+    for stages in (branch.stages, branch.shortcut or ()):
+        sides = branch.grid
+        for stage in stages:
+            if isinstance(stage, Convolution):
+                if stage.zeros and not stage.keeps(sides):
+                    return False
+                sides = tuple(n // s for n, s in zip(sides, stage.kernel.stride, strict=True))
+    return True
+
+
+def alike_at_all_pixels(at: Sequence[Tensor]) -> list[Tensor]:
+    """Return the same points with the middle pixel's values everywhere: one diagonal per channel."""
+    middle = []
+    for x in at:
+        centre = x
+        for axis in range(2, x.ndim):
+            centre = centre.narrow(axis, x.shape[axis] // 2, 1)
+        middle.append(centre.expand_as(x))
+    return middle
 
 
 def pieces(branch: Branch, at: Sequence[Tensor], pattern: int) -> tuple[Piece, ...]:

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from specinspect.errors import LayerError
+from specinspect.errors import LayerError, SettingsError
 from specinspect.layers.blocks import Apply, Block, Gate, Repeat
 from specinspect.layers.model import Layer
 from specinspect.maps.blocks import (
@@ -31,10 +31,12 @@ from specinspect.maps.blocks import (
     Piece,
     Stage,
     Stored,
+    alike_at_all_pixels,
     block_grid,
     build_branch,
     cotangent,
     dense_jacobian,
+    keeps_grid,
     pieces,
     points,
     sample_inputs,
@@ -44,6 +46,7 @@ from specinspect.maps.blocks import (
 )
 from specinspect.maps.build import Read
 from specinspect.maps.fourier import frequencies
+from specinspect.maps.patterns import probe_seed
 from specinspect.spectra.activated import over_patterns
 from specinspect.spectra.family import ExplicitShortcut, Family, RectangularIdentity, Shortcut
 from specinspect.spectra.model import BlockResult, Spectrum
@@ -63,6 +66,8 @@ MOST_OPERATIONS = 1e12
 """Beyond this a block gets a smaller grid."""
 LARGEST = 1e140
 """Product of the norms of a block's layers that can still be squared."""
+WORK = 4e10
+"""Floating-point operations that each end of a spectrum is worth where it must be iterated."""
 REACHED = 1e-3
 """Relative residual of σ_min up to which an iterative solver is believed."""
 
@@ -81,7 +86,9 @@ def measure_block(
     grid: int = 16,
     keep_values: bool = False,
     per_pixel: bool = False,
+    zeros: bool = False,
     inputs: Tensor | None = None,
+    entering: Tensor | None = None,
 ) -> BlockResult:
     """Measure a block.
 
@@ -98,48 +105,39 @@ def measure_block(
         grid: side of the periodic grid for convolutions.
         keep_values: keep all singular values.
         per_pixel: give every pixel its own diagonal: exact, but dense or, above 4096 columns, extremes only.
+        zeros: convolutions have zeros around their grid instead of being periodic: as `per_pixel`, exact.
         inputs: (patterns, channels, *grid) to take instead of sampled ones.
+        entering: (n, …, channels), or (n, channels, *grid): what comes into the block's first layer, behind
+            the normalisation in front; `patterns` of them are taken, where they fit.
 
     Raises:
         LayerError: the tensors do not fit together.
     """
-    asked = grid
-    if not per_pixel:
-        grid = affordable_grid(block, layers, grid, patterns)
-    branch = build_branch(block, layers, read, available, grid)
-    assumptions = [*block.assumptions, *branch.assumptions]
-    if branch.grid:
-        text = "×".join(map(str, branch.grid))
-        smaller = f", smaller than {asked} to bound the work" if grid < asked else ""
-        assumptions.append(f"periodic {text} grid: the input size is not stored in the checkpoint{smaller}")
+    branch, how, assumptions = _built(block, layers, read, available, grid, patterns, zeros, per_pixel)
     bad, note = _nonfinite((*branch.stages, *(branch.shortcut or ())))
     if bad:
         result = unusable(_count(branch), bad, plan.device)
         skip = None if block.shortcut.kind == "none" else result
         return BlockResult(block, result, skip, branch.grid or None, (), tuple(assumptions), (note,))
-    if inputs is None:
-        inputs = sample_inputs(branch, block.name, patterns if branch.varies else 1, seed)
-        if branch.varies:
-            assumptions.append("activations sampled at standard normal inputs of the block")
-    elif tuple(inputs.shape[1:]) != (branch.channels, *branch.grid):
-        expected = "×".join(map(str, (branch.channels, *branch.grid)))
-        raise LayerError(f"{block.name}: expected inputs of {expected}, got {tuple(inputs.shape[1:])}")
-    if branch.grid and branch.varies and not per_pixel:
+    at, sampled = _sampled(block, branch, inputs, entering, patterns, seed)
+    assumptions += sampled
+    exact = how != PERIODIC and bool(branch.grid)
+    if branch.grid and branch.varies and "per pixel" not in how:
         assumptions.append("one diagonal per channel, that of one pixel")
-    at = points(branch.stages, inputs.to(torch.float64))
-    question = _Question(block, branch, rho, beta, plan, keep_values)
+        at = alike_at_all_pixels(at) if exact else at
+    question = _Question(block, branch, rho, beta, plan, keep_values, how)
     notes: tuple[str, ...] = ()
     try:
         if not all(bool(x.isfinite().all()) for x in at):
             raise _TooLargeError
-        if per_pixel and branch.grid:
+        if exact:
             chains, skips, notes = _per_pixel(question, at)
         else:
             chains, skips = _by_frequency(question, at)
     except _TooLargeError:
         notes = ("not measured: squares of its values leave float64",)
         return BlockResult(block, None, None, branch.grid or None, (), tuple(assumptions), notes)
-    active = [_active_fraction(branch.stages, at, p) for p in range(len(inputs))]
+    active = [_active_fraction(branch.stages, at, p) for p in range(len(at[0]))]
     chain = over_patterns(chains, active) if branch.varies else chains[0]
     skip = None
     if skips:
@@ -147,6 +145,83 @@ def measure_block(
     heads = _heads(question) if block.heads is not None and block.heads.count > 1 else ()
     unique = tuple(dict.fromkeys(assumptions))
     return BlockResult(block, chain, skip, branch.grid or None, heads, unique, notes)
+
+
+PERIODIC = "a diagonal per channel"
+"""How a block is measured that falls apart into Fourier blocks."""
+
+
+def _built(
+    block: Block,
+    layers: Mapping[str, Layer],
+    read: Read,
+    available: frozenset[str],
+    asked: int,
+    patterns: int,
+    zeros: bool,
+    per_pixel: bool,
+) -> tuple[Branch, str, list[str]]:
+    """Return the block ready to be run, how it is measured, and what was assumed."""
+    grid = affordable_grid(block, layers, asked, patterns)
+    branch = build_branch(block, layers, read, available, grid, zeros=zeros)
+    how = f"{'zero-padded, ' if zeros else ''}a diagonal per {'pixel' if per_pixel else 'channel'}"
+    assumptions = [*block.assumptions, *branch.assumptions]
+    if zeros and not keeps_grid(branch):
+        branch, how = build_branch(block, layers, read, available, grid), PERIODIC
+        assumptions.append("measured on a periodic grid: with its own zeros it does not keep the grid's size")
+    if branch.grid:
+        text = "×".join(map(str, branch.grid))
+        smaller = f", smaller than {asked} to bound the work" if grid < asked else ""
+        lead = f"{text} grid with zeros around it" if how.startswith("zero") else f"periodic {text} grid"
+        assumptions.append(f"{lead}: the input size is not stored in the checkpoint{smaller}")
+    return branch, how, assumptions
+
+
+def _sampled(
+    block: Block, branch: Branch, inputs: Tensor | None, entering: Tensor | None, patterns: int, seed: int
+) -> tuple[list[Tensor], list[str]]:
+    """Return what comes into each stage at the inputs given, or at random ones, and what was assumed."""
+    assumptions = []
+    if entering is not None and branch.varies:
+        at, why = _from_first_layer(block, branch, entering, patterns, seed)
+        if at is not None:
+            return at, []
+        assumptions.append(why)
+    if inputs is None:
+        inputs = sample_inputs(branch, block.name, patterns if branch.varies else 1, seed)
+        if branch.varies:
+            assumptions.append("activations sampled at standard normal inputs of the block")
+    elif tuple(inputs.shape[1:]) != (branch.channels, *branch.grid):
+        expected = "×".join(map(str, (branch.channels, *branch.grid)))
+        raise LayerError(f"{block.name}: expected inputs of {expected}, got {tuple(inputs.shape[1:])}")
+    return points(branch.stages, inputs.to(torch.float64)), assumptions
+
+
+def _from_first_layer(
+    block: Block, branch: Branch, entering: Tensor, patterns: int, seed: int
+) -> tuple[list[Tensor] | None, str]:
+    """Return what comes into each stage, given what comes into the first layer, or None and why not."""
+    lead = next(i for i, factor in enumerate(block.factors) if isinstance(factor, Apply | Gate))
+    if any(stage.varies for stage in branch.stages[:lead]):
+        return None, "the inputs given are those of its first layer, not of the activation in front of it"
+    x = entering.to(torch.float64)
+    if branch.grid and tuple(x.shape[1:]) != (branch.channels, *branch.grid):
+        sides = "×".join(map(str, x.shape[2:]))
+        return None, f"the inputs given have sides {sides}, not those of its grid"
+    if not branch.grid:
+        x = x.reshape(-1, x.shape[-1])
+    if x.shape[1] != branch.channels or not len(x):
+        raise SettingsError(
+            f"--inputs: block {block.name!r}: expected an array of shape (n, {branch.channels}), "
+            f"got {tuple(entering.shape)}"
+        )
+    if not bool(x.isfinite().all()):
+        raise SettingsError(f"--inputs: block {block.name!r}: NaN or infinite values in the inputs")
+    generator = torch.Generator().manual_seed(probe_seed(seed, block.name))
+    x = x[torch.randperm(len(x), generator=generator)[:patterns]]
+    # The derivatives of what stands in front of the layer are the same at every input.
+    before = [torch.zeros(len(x), branch.channels, *branch.grid, dtype=torch.float64)] * lead
+    return [*before, *points(branch.stages[lead:], x)], ""
 
 
 class _TooLargeError(Exception):
@@ -161,6 +236,7 @@ class _Question:
     beta: float
     plan: Plan
     keep_values: bool
+    how: str = "a diagonal per pixel"
 
     @property
     def with_skip(self) -> bool:
@@ -749,7 +825,7 @@ def _per_pixel(
         here = [x[p : p + 1] for x in at]
         floors = _pixel_floors(question, at, p)
         if columns <= DENSE_COLUMNS:
-            j = dense_jacobian(branch.stages, here[0][0])
+            j = dense_jacobian(branch.stages, here[0][0], here)
             a = dense_jacobian(beside, here[0][0])
             family = Family.of(j[None], a[None] if question.with_skip else None)
             for found, solution, scale in (
@@ -770,7 +846,7 @@ def _per_pixel(
                         min(j.shape),
                         floors.storage * scale,
                         floors.computation,
-                        "dense, a diagonal per pixel",
+                        f"dense, {question.how}",
                     )
                 )
             continue
@@ -833,6 +909,13 @@ def _operators(
     return forward, backward
 
 
+def _restarts(question: _Question) -> int:
+    """Return how often the iteration may start over, twenty products each: what is cheap may take longer."""
+    pixels = prod(question.branch.grid)
+    each = 4.0 * pixels * sum(s.entries.numel() for stage in question.branch.stages for s in stage.stored)
+    return int(min(max(WORK / (20 * each), 5), 60))
+
+
 def _extremes(
     forward: Operator, backward: Operator, shape: tuple[int, int], question: _Question, floors: _Floors
 ) -> tuple[Spectrum, tuple[str, ...]]:
@@ -849,7 +932,8 @@ def _extremes(
 
     gram = LinearOperator((n, n), matvec=square, dtype=np.float64)
     found: dict[str, tuple[float, float]] = {}
-    for which, tries in (("LA", 60), ("SA", 60)):
+    most = _restarts(question)
+    for which, tries in (("LA", most), ("SA", most)):
         try:
             values, vectors = eigsh(gram, k=1, which=which, v0=start, tol=1e-8, maxiter=tries, ncv=min(n, 40))
         except ArpackNoConvergence as error:
@@ -881,7 +965,7 @@ def _extremes(
             frobenius_norm=None,
             storage_floor=floors.storage,
             computation_floor=max(floors.computation, low_floor if reached else top_floor),
-            method="extremes by Lanczos, a diagonal per pixel, float64",
+            method=f"extremes by Lanczos, {question.how}, float64",
             device="cpu",
             histogram=None,
         ),

@@ -27,7 +27,7 @@ from specinspect.maps.patterns import Diagonals
 from specinspect.spectra.activated import over_patterns
 from specinspect.spectra.compute import measure
 from specinspect.spectra.iterative import extremes
-from specinspect.spectra.model import PaddingBounds, Spectrum, Status
+from specinspect.spectra.model import PaddingBounds, Spectrum, Status, Tau
 from specinspect.spectra.plan import Plan
 from specinspect.spectra.rounding import scan, storage_floor
 from specinspect.spectra.solve import EPS, Batch, hardest, singular_values
@@ -119,6 +119,55 @@ def measure_padded(
         if diagonals is not None:
             maps["skip_chain"] = over_patterns(spectra[2 + patterns :], active)
     return maps
+
+
+def padded_tau(convolution: ConvolutionMap, plan: Plan, *, transposed: bool = False) -> Tau | None:
+    """Return the extreme eigenvalues of T + Tᵀ of a zero-padded convolution T that is square (MATH §0).
+
+    In full for small operators, else by Lanczos; None where T is not square, has NaN or infinite entries,
+    or where Lanczos does not settle.
+    """
+    whole = ConvolutionOperator.of(convolution, transposed=transposed, device=plan.device)
+    if whole.inputs != whole.outputs or not bool(whole.kernel.isfinite().all()):
+        return None
+    ends: list[float] = []
+    for group in whole.groups():
+        found = _symmetric_ends(group)
+        if found is None:
+            return None
+        ends += found
+    return Tau(min(ends), max(ends))
+
+
+def _symmetric_ends(operator: ConvolutionOperator) -> tuple[float, float] | None:
+    """Return the smallest and the largest eigenvalue of T + Tᵀ."""
+    from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
+
+    n = operator.shape[0]
+    if n <= DENSE_SIDE:
+        matrix = dense(operator)
+        values = torch.linalg.eigvalsh(matrix + matrix.T)
+        return float(values[0]), float(values[-1])
+
+    def symmetric(x: NDArray[np.float64]) -> NDArray[np.float64]:
+        row = torch.from_numpy(np.ascontiguousarray(x.reshape(1, -1))).to(operator.device)
+        return (operator.matvec(row) + operator.adjoint(row)).cpu().numpy()[0]
+
+    start = np.random.default_rng(0).standard_normal(n)
+    try:
+        values = eigsh(
+            LinearOperator((n, n), matvec=symmetric, dtype=np.float64),
+            k=2,
+            which="BE",
+            v0=start,
+            tol=1e-8,
+            ncv=40,
+            maxiter=60,
+            return_eigenvectors=False,
+        )
+    except ArpackNoConvergence:
+        return None
+    return float(values.min()), float(values.max())
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -17,7 +17,7 @@ from specinspect.maps.patterns import Diagonals
 from specinspect.spectra import padded
 from specinspect.spectra.compute import measure
 from specinspect.spectra.model import Spectrum
-from specinspect.spectra.padded import measure_padded, padding_bounds
+from specinspect.spectra.padded import measure_padded, padded_tau, padding_bounds
 from specinspect.spectra.plan import Plan
 from tests.spectra.matrices import Array
 
@@ -141,6 +141,29 @@ def test_without_a_diagonal_the_chain_is_the_weight() -> None:
     assert found["chain"] is found["weight"]
     assert found["skip_chain"] is found["skip"]
     assert found["weight"].singular_values is None
+
+
+@pytest.mark.parametrize("dense_side", [4096, 1], ids=["full", "iterated"])
+@pytest.mark.parametrize("groups", [1, 2])
+def test_tau(groups: int, dense_side: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("specinspect.spectra.padded.DENSE_SIDE", dense_side)
+    kernel = normal(4, 4 // groups, 3, 3, seed=3)
+    layer = ConvolutionMap(
+        kernel.reshape(groups, 4 // groups, 4 // groups, 3, 3), (1, 1), (1, 1), (6, 5), "f64", (1, 1)
+    )
+    found = padded_tau(layer, Plan("cpu"))
+    identity = torch.eye(4 * 30, dtype=torch.float64).reshape(-1, 4, 6, 5)
+    t = torch.nn.functional.conv2d(identity, kernel, padding=1, groups=groups).flatten(1).numpy()
+    ends = np.linalg.eigvalsh(t + t.T)[[0, -1]]
+    assert found is not None
+    assert (found.min, found.max) == pytest.approx(tuple(ends), rel=1e-7)
+
+
+def test_tau_needs_a_square_finite_map() -> None:
+    wide = ConvolutionMap(normal(1, 3, 2, 3, 3), (1, 1), (1, 1), (4, 4), "f64", (1, 1))
+    strided = ConvolutionMap(normal(1, 2, 2, 3, 3), (2, 2), (1, 1), (4, 4), "f64", (1, 1))
+    broken = ConvolutionMap(normal(1, 2, 2, 3, 3) * torch.inf, (1, 1), (1, 1), (4, 4), "f64", (1, 1))
+    assert [padded_tau(layer, Plan("cpu")) for layer in (wide, strided, broken)] == [None] * 3
 
 
 def test_nonfinite_weights() -> None:
