@@ -35,7 +35,7 @@ from specinspect.spectra.summary import harmless_scale, unusable
 DIRECT = 128
 """Columns up to which all eigenvalues of AᴴA come as fast as the largest."""
 BLOCK = 4
-FIRST_CHECK = 4
+FIRST_CHECK, NEXT_CHECK = 5, 1.3
 STEPS = 40
 """Blocks after which the full solver takes over."""
 SETTLED = 2e-7
@@ -145,20 +145,20 @@ def largest_singular_values(matrices: torch.Tensor) -> torch.Tensor:
     a = matrices if matrices.shape[-2] >= matrices.shape[-1] else matrices.mH
     if a.shape[-1] <= DIRECT:
         return _largest_of_gram(a.mH @ a).sqrt()
-    values, settled = _krylov(lambda v: a.mH @ (a @ v), a)
+    values, settled = _krylov(lambda v: (v @ a.mT) @ a.conj(), a)
     if not bool(settled.all()):
         rest = a[~settled]
-        values[~settled] = torch.linalg.eigvalsh(rest.mH @ rest)[:, -1]
+        values[~settled] = torch.linalg.eigvalsh(rest.mH @ rest)[:, -1].cpu()
     return values.sqrt()
 
 
 def _largest_of_gram(gram: torch.Tensor) -> torch.Tensor:
     """Return the largest eigenvalue of each positive semidefinite matrix of a batch."""
     if gram.shape[-1] > DIRECT:
-        values, settled = _krylov(lambda v: gram @ v, gram)
+        values, settled = _krylov(lambda v: v @ gram.mT, gram)
         if bool(settled.all()):
             return values
-    return torch.linalg.eigvalsh(gram)[:, -1].clamp_min(0)
+    return torch.linalg.eigvalsh(gram)[:, -1].clamp_min(0).cpu()
 
 
 def _krylov(
@@ -167,36 +167,39 @@ def _krylov(
     """Return the largest eigenvalue of a batch of positive semidefinite operators, and which have settled.
 
     Args:
-        apply: (batch, n, BLOCK) → the operators times these vectors.
+        apply: vectors as rows, (batch, BLOCK, n) → the operators times these vectors: products run through
+            the matrix along its own rows, several times as fast.
         like: (batch, …, n): dtype, device and sizes.
     """
     batch, n = like.shape[0], like.shape[-1]
     steps = min(STEPS, n // BLOCK - 1)
     generator = torch.Generator().manual_seed(SEED)
     start = torch.randn(batch, n, BLOCK, generator=generator, dtype=like.dtype).to(like.device)
-    basis = torch.empty(batch, n, BLOCK * (steps + 1), dtype=like.dtype, device=like.device)
+    basis = torch.empty(batch, BLOCK * (steps + 1), n, dtype=like.dtype, device=like.device)
     projected = torch.zeros(batch, BLOCK * steps, BLOCK * steps, dtype=like.dtype, device=like.device)
-    basis[..., :BLOCK] = v = torch.linalg.qr(start).Q
+    basis[:, :BLOCK] = torch.linalg.qr(start).Q.mT
     values, settled = torch.zeros(batch, dtype=torch.float64), torch.zeros(batch, dtype=torch.bool)
+    check = FIRST_CHECK
     for step in range(1, steps + 1):
         old, new = BLOCK * (step - 1), BLOCK * step
-        w = apply(v)
-        known = basis[..., :new]
-        along = known.mH @ w
-        w = w - known @ along
-        again = known.mH @ w  # a second time: what the first leaves out is rounding, and it grows
-        w = w - known @ again
+        w = apply(basis[:, old:new])
+        known = basis[:, :new]
+        along = known.conj() @ w.mT
+        w = w - along.mT @ known
+        again = known.conj() @ w.mT  # a second time: what the first leaves out is rounding, and it grows
+        w = w - again.mT @ known
         projected[:, :new, old:new] = along + again
         projected[:, old:new, :new] = (along + again).mH
-        v, beside = torch.linalg.qr(w)
+        v, beside = torch.linalg.qr(w.mT)
         lone = beside.diagonal(dim1=-2, dim2=-1).abs().amin(-1) <= 1e-10 * projected.abs().amax((-2, -1))
         if bool(lone.any()):  # an invariant space: what completes the block must be orthogonal to it too
             for _ in range(2):
-                v = torch.linalg.qr(v - known @ (known.mH @ v)).Q
-            beside = v.mH @ w
-        basis[..., new : new + BLOCK] = v
-        if step < FIRST_CHECK:
+                v = torch.linalg.qr(v - known.mT @ (known.conj() @ v)).Q
+            beside = v.mH @ w.mT
+        basis[:, new : new + BLOCK] = v.mT
+        if step < check and step < steps:
             continue
+        check = int(step * NEXT_CHECK) + 1
         ritz, vectors = torch.linalg.eigh(projected[:, :new, :new])
         top, second = ritz[:, -1], ritz[:, -2]
         residual = torch.linalg.vector_norm((beside @ vectors[:, old:, -1:])[..., 0], dim=-1)
