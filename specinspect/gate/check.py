@@ -121,7 +121,9 @@ def _evaluate(active: Active, question: _Question) -> _Answer:
     if not stored_only and spectrum is not None and spectrum.nonfinite:
         if question.policy.thresholds.allow_nonfinite:
             return Skip("its weight has NaN or infinite entries, which are allowed")
-        if code == "SI104" or any(other.rule.code == "SI301" for other in question.policy.rules):
+        if active.rule.threshold is None or any(
+            other.rule.code == "SI301" for other in question.policy.rules
+        ):
             return Skip("its weight has NaN or infinite entries: see SI301")
         bar = "" if question.limit is None else f", {limit_text(question.limit)}"
         return Problem(f"not a number: {spectrum.nonfinite:,} NaN or infinite entries{bar}")

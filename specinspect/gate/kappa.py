@@ -35,7 +35,7 @@ def check_kappa(result: LayerResult, name: str, limit: float) -> Problem | Skip 
         return Problem(f"{shown} = {number(value)}{note}, {limit_text(limit)}", value)
     if status == "infinite":
         why = "; ".join(result.notes)
-        return Problem(f"{shown} is infinite{f' ({why})' if why else ''}, {limit_text(limit)}")
+        return Problem(f"{shown} = ∞{f' ({why})' if why else ''}, {limit_text(limit)}")
     return Problem(f"{shown} {_unresolved_text(result, spectrum)}, {limit_text(limit)}")
 
 
@@ -84,10 +84,10 @@ def unresolved(result: LayerResult, spectrum: Spectrum) -> Problem | Skip | None
 
 def _unresolved_text(result: LayerResult, spectrum: Spectrum) -> str:
     bound = kappa_bound(spectrum)
-    known = "" if bound is None else f", {at_least(bound)}"
+    known = "> 1" if bound is None else at_least(bound)
     if spectrum.condition_number_status == "below_storage_precision":
-        return f"is not resolved{known} (σmin is below the rounding error of {result.layer.dtype})"
-    return f"is not resolved{known} (σmin is below the accuracy of the computation)"
+        return f"{known}, not resolved in {result.layer.dtype}"
+    return f"{known}, not resolved by the computation"
 
 
 def kappa_growth(result: LayerResult, before: BaselineLayer, limit: float) -> Problem | Skip | None:
@@ -107,7 +107,7 @@ def kappa_growth(result: LayerResult, before: BaselineLayer, limit: float) -> Pr
     if status == "infinite":
         if was == "infinite":
             return None
-        return Problem(f"κ(W) is infinite, in the baseline {_old(before)}, {limit_text(limit)}")
+        return Problem(f"κ(W) = ∞, in the baseline {_old(before)}, {limit_text(limit)}")
     text = f"κ(W) {_unresolved_text(result, spectrum)}, in the baseline {_old(before)}"
     if was == "infinite":
         return None
@@ -117,5 +117,5 @@ def kappa_growth(result: LayerResult, before: BaselineLayer, limit: float) -> Pr
 def _old(before: BaselineLayer) -> str:
     if before.condition_number is not None:
         return number(before.condition_number)
-    names = {"infinite": "infinite", "nonfinite_weights": "not a number"}
-    return names.get(before.condition_number_status, "not resolved either")
+    names = {"infinite": "∞", "nonfinite_weights": "not a number"}
+    return names.get(before.condition_number_status, "neither")

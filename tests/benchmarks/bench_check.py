@@ -64,9 +64,7 @@ def main() -> None:
 def _say(name: str, what: str, pairs: Sequence[tuple[float, float]]) -> None:
     ratio = statistics.median(a / b for a, b in pairs)
     mine, theirs = (statistics.median(column) for column in zip(*pairs, strict=True))
-    sys.stdout.write(
-        f"{name} / full spectra, {what}: {ratio:.2f}   ({mine:.2f} s against {theirs:.2f} s)\n"
-    )
+    sys.stdout.write(f"{name} / full spectra, {what}: {ratio:.2f}   ({mine:.2f} s against {theirs:.2f} s)\n")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ MOST_ROWS = 500
 
 def render(verdict: Verdict) -> str:
     """Return the verdict as GitHub-flavoured markdown."""
-    lines = [f"### {_SIGN[verdict.outcome]} specinspect check {escape(sentence(verdict))}", ""]
+    lines = [f"### {_SIGN[verdict.outcome]} specinspect check: {escape(sentence(verdict))}", ""]
     for checked in verdict.checkpoints:
         lines += _checkpoint(checked)
     for note in not_applied(verdict):

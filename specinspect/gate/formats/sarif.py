@@ -106,5 +106,10 @@ def _file(path: str) -> dict[str, Any]:
 
 def _uri(path: str) -> str:
     """Return a path as a URI reference: relative ones stay so, and nothing in them is markup or a scheme."""
-    text = quote(path.replace("\\", "/").encode("utf-8", "surrogateescape"), safe="/~")
+    path = path.replace("\\", "/")
+    try:
+        data = path.encode("utf-8", "surrogateescape")  # the bytes of a file name that is no UTF-8
+    except UnicodeEncodeError:
+        data = path.encode("utf-8", "backslashreplace")
+    text = quote(data, safe="/~")
     return f"file://{text}" if text.startswith("/") else text

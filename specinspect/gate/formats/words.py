@@ -54,7 +54,8 @@ def sentence(verdict: Verdict) -> str:
     unread = sum(checked.error is not None for checked in verdict.checkpoints)
     files = len(verdict.checkpoints)
     layers = sum(checked.looked_at for checked in verdict.checkpoints)
-    where = count_of(layers, "layer") + (f" of {files:,} checkpoints" if files > 1 else "")
+    read = files - unread
+    where = count_of(layers, "layer") + (f" of {count_of(read, 'checkpoint')}" if files > 1 else "")
     errors, warnings = verdict.count("failed"), verdict.count("warned")
     findings = count_of(errors, "error") + (f", {count_of(warnings, 'warning')}" if warnings else "")
     if not errors:
