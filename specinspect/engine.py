@@ -339,9 +339,18 @@ def _measure_block(job: BlockJob) -> BlockResult:
         )
 
 
-def block_jobs(inspection: Inspection, plan: Plan) -> tuple[list[BlockJob], list[Cost]]:
-    """Return a job for every block of an opened source, in order, and what each will take."""
-    jobs = [_block_job(inspection, block, plan) for block in inspection.blocks]
+def block_jobs(
+    inspection: Inspection, plan: Plan, known: Container[int] = ()
+) -> tuple[list[BlockJob], list[Cost]]:
+    """Return a job for every block of an opened source, in order, and what each will take.
+
+    Args:
+        inspection: the opened source.
+        plan: where to compute.
+        known: numbers of blocks that are left out.
+    """
+    blocks = [block for number, block in enumerate(inspection.blocks) if number not in known]
+    jobs = [_block_job(inspection, block, plan) for block in blocks]
     return jobs, [_block_cost(job) for job in jobs]
 
 
@@ -367,16 +376,14 @@ def _measured_blocks(
     inspection: Inspection, plan: Plan, executor: Executor | None
 ) -> tuple[BlockResult, ...]:
     """Measure all blocks of an opened source, in order."""
-    jobs = [_block_job(inspection, block, plan) for block in inspection.blocks]
-    results = dict(_recalled(inspection, [_block_request(job) for job in jobs]))
-    missing = [i for i in range(len(jobs)) if i not in results]
+    results = dict(recalled_blocks(inspection, plan))
+    missing = [i for i in range(len(inspection.blocks)) if i not in results]
     if missing:
-        left = [jobs[i] for i in missing]
+        left, costs = block_jobs(inspection, plan, results)
         workers = (inspection.settings.jobs or default_jobs()) if plan.device == "cpu" else 1
-        costs = [_block_cost(job) for job in left]
         measured = run(left, costs, run_block, workers=workers, executor=executor)
         results |= {missing[number]: result for number, result in measured}
-    return tuple(results[i] for i in range(len(jobs)))
+    return tuple(results[i] for i in range(len(inspection.blocks)))
 
 
 def _recalled(inspection: Inspection, requests: Sequence[Request[T]]) -> Iterator[tuple[int, T]]:
@@ -388,6 +395,19 @@ def _recalled(inspection: Inspection, requests: Sequence[Request[T]]) -> Iterato
         for number, result in enumerate(pool.map(cache.recall, requests)):
             if result is not None:
                 yield number, result
+
+
+def recalled_layers(inspection: Inspection, plan: Plan) -> Iterator[tuple[int, LayerResult]]:
+    """Yield (index in checkpoint order, result) of the layers that are in the cache."""
+    layers = inspection.discovery.layers
+    requests = [_layer_request(layers_job(inspection, [layer], plan), layer) for layer in layers]
+    yield from _recalled(inspection, requests)
+
+
+def recalled_blocks(inspection: Inspection, plan: Plan) -> Iterator[tuple[int, BlockResult]]:
+    """Yield (number, result) of the blocks that are in the cache."""
+    jobs = [_block_job(inspection, block, plan) for block in inspection.blocks]
+    yield from _recalled(inspection, [_block_request(job) for job in jobs])
 
 
 def layer_jobs(
@@ -457,8 +477,7 @@ def _results(
     """Yield (index in checkpoint order, result) as they finish."""
     layers, settings = inspection.discovery.layers, inspection.settings
     known = set()
-    requests = [_layer_request(layers_job(inspection, [layer], plan), layer) for layer in layers]
-    for index, result in _recalled(inspection, requests):
+    for index, result in recalled_layers(inspection, plan):
         known.add(index)
         yield index, result
     if known and progress is not None:

@@ -29,6 +29,7 @@ from specinspect.cli.parameters import (
     Maps,
     Model,
     ModelArgs,
+    NoCache,
     Patterns,
     Rho,
     Seed,
@@ -71,6 +72,7 @@ def open_(
     target_kappa: TargetKappa = 10.0,
     delta: Delta = 0.01,
     init: Init = None,
+    no_cache: NoCache = False,
 ) -> None:
     """Look at a checkpoint in the terminal: results stream in while you read; q quits.
 

@@ -149,9 +149,19 @@ class Runner:
     def _begin(self) -> None:
         # Many short waits for the interpreter's lock are what keeps keys quick while results are assembled.
         sys.setswitchinterval(0.001)
+        layers, blocks = set(), set()
         try:
-            plan = self._work.plan(self._inspection)
-        except BaseException as error:
+            for known in self._work.known(self._inspection):
+                if isinstance(known, tuple):
+                    layers.add(known[0])
+                    self._hand_over(LayerDone(*known))
+                else:
+                    blocks.add(known.block.name)
+                    self._hand_over(BlockDone(known))
+                with self._lock:
+                    self._finished |= layers
+            plan = self._work.plan(self._inspection, layers, blocks)
+        except BaseException as error:  # whatever it is, it belongs on the screen
             self._hand_over(Said(reason(error), error=True))
             with self._lock:
                 self._planned = True

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from specinspect.errors import ResourceError, SpecinspectError
 
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from specinspect.schedule import Cost
     from specinspect.settings import Settings
     from specinspect.spectra.model import BlockResult, SkipCurve, Spectrum
+
+
+NONE: Set[Any] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +76,11 @@ class Studied(Protocol):
 class Work(Protocol):
     """The engine as the app sees it; tests put canned results in its place."""
 
-    def plan(self, inspection: Inspection, /) -> Pass:
-        """Return all tasks of a run."""
+    def known(self, inspection: Inspection, /) -> Iterator[tuple[int, LayerResult] | BlockResult]:
+        """Yield what is in the cache: layers with their indices, and blocks."""
+
+    def plan(self, inspection: Inspection, /, layers: Set[int], blocks: Set[str]) -> Pass:
+        """Return all tasks of a run but for the layers and blocks that are known."""
 
     def again(self, inspection: Inspection, index: int, /) -> tuple[Task, ...]:
         """Return the tasks that a changed layer makes necessary: itself, and the blocks it is in."""
@@ -92,16 +98,31 @@ class Work(Protocol):
 class EngineWork:
     """The real engine."""
 
-    def plan(self, inspection: Inspection) -> Pass:
-        """Return all tasks of a run."""
+    def known(self, inspection: Inspection) -> Iterator[tuple[int, LayerResult] | BlockResult]:
+        """Yield what is in the cache: layers with their indices, and blocks. Loads no torch on a CPU."""
+        from specinspect.engine import recalled_blocks, recalled_layers
+        from specinspect.spectra.plan import choose_plan
+
+        plan = choose_plan(inspection.settings.device)
+        yield from recalled_layers(inspection, plan)
+        for _, result in recalled_blocks(inspection, plan):
+            yield result
+
+    def plan(self, inspection: Inspection, layers: Set[int] = NONE, blocks: Set[str] = NONE) -> Pass:
+        """Return all tasks of a run but for the layers and blocks that are known."""
         from specinspect.engine import block_jobs, layer_jobs, layers_job, run_block, run_job
         from specinspect.schedule import cost
         from specinspect.spectra.plan import choose_plan, default_jobs, return_large_blocks
 
         plan = choose_plan(inspection.settings.device)
+        jobs = inspection.settings.jobs or default_jobs()
+        workers = jobs if plan.device == "cpu" else 1
+        left = tuple(block for block in inspection.blocks if block.name not in blocks)
+        if not left and len(layers) == len(inspection.discovery.layers):
+            return Pass((), (), plan.device, workers, plan.notices)
         return_large_blocks()
         tasks = []
-        for indices, job, total in zip(*layer_jobs(inspection, plan), strict=True):
+        for indices, job, total in zip(*layer_jobs(inspection, plan, layers), strict=True):
             parts: tuple[Task, ...] = ()
             if len(indices) > 1:
                 singles = [layers_job(inspection, [layer], plan) for layer in job.layers]
@@ -110,14 +131,11 @@ class EngineWork:
                     _task((i,), one, c, run_job) for i, one, c in zip(indices, singles, costs, strict=True)
                 )
             tasks.append(replace(_task(indices, job, total, run_job), parts=parts))
-        blocks = [
+        of_blocks = [
             Task((), job.block.name, c.operations, c.bytes, partial(run_block, job))
-            for job, c in zip(*block_jobs(inspection, plan), strict=True)
+            for job, c in zip(*block_jobs(replace(inspection, blocks=left), plan), strict=True)
         ]
-        jobs = inspection.settings.jobs or default_jobs()
-        return Pass(
-            tuple(tasks), tuple(blocks), plan.device, jobs if plan.device == "cpu" else 1, plan.notices
-        )
+        return Pass(tuple(tasks), tuple(of_blocks), plan.device, workers, plan.notices)
 
     def again(self, inspection: Inspection, index: int) -> tuple[Task, ...]:
         """Return the tasks that a changed layer makes necessary: itself, and the blocks it is in."""

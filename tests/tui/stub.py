@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -16,7 +16,7 @@ from specinspect.layers.model import Activation, Layer
 from specinspect.layers.rules import ruled_activation
 from specinspect.report.model import LayerResult
 from specinspect.settings import Settings
-from specinspect.spectra.model import SkipCurve, Spectrum
+from specinspect.spectra.model import BlockResult, SkipCurve, Spectrum
 from specinspect.spectra.summary import summarise
 from specinspect.tui.app import Inspector
 from specinspect.tui.work import Pass, Task
@@ -41,11 +41,19 @@ class Stub:
     """Layer → the message of the error that computing it raises."""
     held: dict[str, threading.Event] = field(default_factory=dict)
     """Layer → what it waits for."""
+    kept: Set[str] = frozenset()
+    """Layers that are in the cache."""
     studied: list[str] = field(default_factory=list)
     computed: list[str] = field(default_factory=list)
 
-    def plan(self, given: Inspection) -> Pass:
-        tasks = tuple(self._task(i, layer) for i, layer in enumerate(given.discovery.layers))
+    def known(self, given: Inspection) -> Iterator[tuple[int, LayerResult] | BlockResult]:
+        for index, layer in enumerate(given.discovery.layers):
+            if layer.name in self.kept:
+                yield index, self.results[layer.name]
+
+    def plan(self, given: Inspection, layers: Set[int], blocks: Set[str]) -> Pass:
+        wanted = [(i, layer) for i, layer in enumerate(given.discovery.layers) if i not in layers]
+        tasks = tuple(self._task(i, layer) for i, layer in wanted)
         return Pass(tasks, (), "cpu", 1)
 
     def again(self, given: Inspection, index: int) -> tuple[Task, ...]:
