@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -24,6 +25,13 @@ from specinspect.tui.help import HelpScreen
 from specinspect.tui.keys import KEYS
 from specinspect.tui.live import Learned, Lens
 from specinspect.tui.messages import ActivationChosen, FactEdited, LayerChosen, PatternChosen, ScaleChosen
+from specinspect.tui.panes.bounds import BoundsPane
+from specinspect.tui.panes.compare import ComparePane
+from specinspect.tui.panes.layer import LayerPane
+from specinspect.tui.panes.network import NetworkPane
+from specinspect.tui.panes.pane import Pane
+from specinspect.tui.panes.skip import SkipPane
+from specinspect.tui.panes.spectrum import SpectrumPane
 from specinspect.tui.plain import AsciiFilter
 from specinspect.tui.runner import BlockDone, Event, Progress, Runner, Said
 from specinspect.tui.session import ACTIVATIONS, SORTS, STEP, Session
@@ -33,11 +41,11 @@ from specinspect.tui.work import EngineWork, Work, reason
 if TYPE_CHECKING:
     from textual import events
     from textual.filter import LineFilter
-    from textual.widget import Widget
 
     from specinspect.engine import Inspection
     from specinspect.tui.rows import Row
     from specinspect.tui.view import PaneView
+    from specinspect.tui.work import Second
 
 NARROW = 110
 """Columns below which the layers are one of the panes."""
@@ -52,6 +60,7 @@ TABS = (
     ("bounds", "Bounds"),
     ("layer", "Layer"),
     ("network", "Network"),
+    ("compare", "Compare"),
 )
 
 
@@ -133,15 +142,16 @@ class Inspector(App[None]):
         with Horizontal(id="body"):
             yield LayerTable(self.session.rows, self.session.worst, id="layers")
             with Vertical(id="panes"):
-                for key, pane in _panes():
-                    pane.id = f"pane-{key}"
-                    yield pane
+                for key, pane in PANES.items():
+                    yield pane(id=f"pane-{key}")
         yield Static(id="status", markup=False)
         yield Ask(id="ask")
         yield Footer(compact=True, show_command_palette=False)
 
     def on_mount(self) -> None:
         """Show what the headers say, then begin to compute."""
+        self._handler = LogToScreen(lambda text: self._tell(self.Arrived(Said(text))))
+        logging.getLogger("specinspect").addHandler(self._handler)
         self._table.running = frozenset()
         self._arrange()
         self._show_lines()
@@ -150,6 +160,10 @@ class Inspector(App[None]):
         for sentence in self._notices:
             self.notify(visible(sentence), markup=False, timeout=8)
         self.call_after_refresh(self._begin)
+
+    def on_unmount(self) -> None:
+        """Let the log go where it went before."""
+        logging.getLogger("specinspect").removeHandler(self._handler)
 
     def _begin(self) -> None:
         """Start the threads, once something is on the screen: loading torch takes a second."""
@@ -176,6 +190,7 @@ class Inspector(App[None]):
 
     def _show_pane(self) -> None:
         hidden = frozenset() if self.narrow else frozenset({"layers"})
+        hidden |= frozenset() if self.session.compared else frozenset({"compare"})
         self.query_one(TabBar).show(self.pane, hidden)
         self._table.display = not self.narrow or self.pane == "layers"
         self.query_one("#panes").display = not self.narrow or self.pane != "layers"
@@ -297,7 +312,9 @@ class Inspector(App[None]):
         if not session.at_run:
             parts.append(f"x' is at β {session.base.beta:g}, ρ {session.base.rho:g}")
         if session.compared:
-            parts.append(f"B: {visible(Path(session.compared).name)}")
+            here, there = session.only
+            apart = f" (only here {here}, only there {there} layers)" if here or there else ""
+            parts.append(f"B: {visible(Path(session.compared).name)}{apart}")
         row = None if session.selected is None else session.rows[session.selected]
         if row is not None and row.state == "failed":
             parts.append(visible(f"{layer_name(row.layer.name)}: {row.reason}"))
@@ -322,10 +339,7 @@ class Inspector(App[None]):
     def _update_pane(self) -> None:
         if self.pane == "layers":
             return
-        pane = self.query_one(f"#pane-{self.pane}")
-        show = getattr(pane, "show", None)
-        if show is not None:
-            show(self._view())
+        self.query_one(f"#pane-{self.pane}", Pane).show(self._view())
 
     # Selection.
 
@@ -404,12 +418,13 @@ class Inspector(App[None]):
 
     def action_next_pane(self, step: int) -> None:
         """Show the pane beside this one."""
-        keys = [key for key, _ in TABS if self.narrow or key != "layers"]
+        bar = self.query_one(TabBar)
+        keys = [key for key, _ in TABS if key not in bar.hidden]
         self.action_pane(keys[(keys.index(self.pane) + step) % len(keys)])
 
     def action_sort(self) -> None:
         """Sort by the next column."""
-        keys = [key for key in SORTS if key != "moved"]
+        keys = list(SORTS)
         if self.session.compared:
             keys.insert(1, "moved")
         here = self.session.sort
@@ -638,9 +653,34 @@ class Inspector(App[None]):
         ask.ask("compare with", self.session.compared, "path of a checkpoint", done, left=self._after_ask)
 
     def _compare(self, path: str) -> None:
-        self._complain(f"comparing with {path} is not there yet")
+        inspection = self.session.inspection
+
+        def work() -> Callable[[], None]:
+            second = self._work.second(inspection, path)
+            return lambda: begin(second)
+
+        def begin(second: Second) -> None:
+            self.session.compare_with(second)
+            self._runner.add(second.tasks, first=False)
+            for sentence in second.notices:
+                self.notify(visible(sentence), markup=False)
+            self._show_lines()
+            self._show_pane()
+
+        self._errand(work)
 
     # The rest.
+
+    async def on_key(self, event: events.Key) -> None:
+        """Pass a key that nothing else took to the pane in sight, whoever has the focus."""
+        if self.pane == "layers" or len(self.screen_stack) > 1 or self.query_one(Ask).is_open:
+            return
+        pane = self.query_one(f"#pane-{self.pane}")
+        bindings = pane._bindings.key_to_bindings.get(event.key, ())  # what Textual itself looks through
+        for binding in bindings:
+            if event.key not in {"enter", "escape"} and await self.run_action(binding.action, pane):
+                event.stop()
+                return
 
     def action_step_back(self) -> None:
         """Go one step back: out of a question, a filter, a pane, an order."""
@@ -697,6 +737,23 @@ _TITLES = {
 }
 
 
-def _panes() -> list[tuple[str, Widget]]:
-    """Return the panes by key."""
-    return [(key, Static(f"{title}", markup=False)) for key, title in TABS[1:]]
+class LogToScreen(logging.Handler):
+    """Shows what would be written to stderr, into the middle of the screen."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        super().__init__(logging.WARNING)
+        self._say = say
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Show a warning."""
+        self._say(record.getMessage())
+
+
+PANES: Mapping[str, type[Pane]] = {
+    "spectrum": SpectrumPane,
+    "skip": SkipPane,
+    "bounds": BoundsPane,
+    "layer": LayerPane,
+    "network": NetworkPane,
+    "compare": ComparePane,
+}

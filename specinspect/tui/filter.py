@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from specinspect.errors import SettingsError
 from specinspect.report.text import visible
-from specinspect.tui.rows import Row, kappa_key
+from specinspect.tui.rows import Row, kappa_key, moved_key
 
 if TYPE_CHECKING:
     from specinspect.spectra.model import Spectrum
@@ -42,6 +42,11 @@ def _kappa_of(name: str) -> Callable[[Row], float | None]:
     return read
 
 
+def _moved(row: Row) -> float | None:
+    key = moved_key(row)
+    return None if key is None else key.value
+
+
 QUANTITIES: dict[str, Callable[[Row], float | None]] = {
     "kappa": _kappa_of("weight"),
     "chain": _kappa_of("chain"),
@@ -51,7 +56,7 @@ QUANTITIES: dict[str, Callable[[Row], float | None]] = {
     "rank": _number_of("numerical_rank"),
     "stable_rank": _number_of("stable_rank"),
     "parameters": lambda row: float(prod(row.layer.shape)),
-    "moved": lambda row: row.moved,
+    "moved": _moved,
 }
 """What may be compared with a number: an unresolved κ counts as its bound, a singular one as infinite."""
 _ALIASES = {
@@ -91,10 +96,15 @@ def _term(word: str) -> Predicate:
     if found is not None and found[1] in FIELDS:
         field, wanted = FIELDS[found[1]], found[2].lower()
         return lambda row: bool(field(row)) and any(part.startswith(wanted) for part in field(row).split())
-    if _GLOB.search(word):
-        return lambda row: fnmatchcase(row.layer.name, word) or fnmatchcase(visible(row.layer.name), word)
     lower = word.lower()
-    return lambda row: lower in visible(row.layer.name).lower()
+
+    def named(row: Row) -> bool:
+        return lower in visible(row.layer.name).lower()
+
+    if not _GLOB.search(word):
+        return named
+    # Names may hold brackets themselves: what stands there literally matches too.
+    return lambda row: fnmatchcase(row.layer.name, word) or named(row)
 
 
 def _compare(name: str, operator: str, text: str) -> Predicate:

@@ -12,6 +12,7 @@ from specinspect.report.assemble import layer_findings
 from specinspect.report.text import ABSENT, layer_name, number, shape, spectrum_bars
 
 if TYPE_CHECKING:
+    from specinspect.comparison.model import LayerComparison
     from specinspect.layers.model import Layer
     from specinspect.report.model import Finding, LayerResult
     from specinspect.tui.view import State
@@ -33,10 +34,8 @@ class Row:
     reason: str = ""
     """Why it failed."""
     findings: tuple[Finding, ...] = ()
-    moved: float | None = None
-    """Beside a second checkpoint: how far the spectrum moved, as a ratio of at least 1."""
-    other: LayerResult | None = None
-    """The same layer of the second checkpoint."""
+    pair: LayerComparison | None = None
+    """The same layer beside that of a second checkpoint."""
 
     @property
     def violated(self) -> int:
@@ -110,14 +109,30 @@ def _bars(row: Row) -> str:
     return spectrum_bars(row.result.maps["weight"], BARS)
 
 
-def _moved_cell(row: Row) -> str:
-    if row.moved is None:
-        return "" if row.result is None or row.other is not None else ABSENT
-    return f"×{number(row.moved)}"
+def moved_key(row: Row) -> Key | None:
+    """Return how much a layer moved, None while it is not known or where B has no such layer."""
+    if row.pair is None:
+        return None
+    from specinspect.comparison.order import movement
+
+    return Key(*movement(row.pair))
+
+
+def moved_cell(row: Row) -> str:
+    """Return how far the weight moved beside ‖W‖, or what stands in the way of a number."""
+    key = moved_key(row)
+    if key is None or row.pair is None:
+        return ""
+    if key.level == 0:
+        return kappas.SAME
+    value = row.pair.difference.relative_spectral_norm
+    if value is not None:
+        return number(value)
+    return {4: "NaN", 3: "shape"}.get(key.level, ABSENT)
 
 
 def _other_cell(row: Row) -> str:
-    return "" if row.other is None else kappas.shown(row.other, "weight").text
+    return "" if row.pair is None else kappas.shown(row.pair.b, "weight").text
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,9 +169,7 @@ COLUMNS: Mapping[str, Column] = {
         ),
         Column("skip", "κ(skip)", 8, lambda row: kappa_cell(row, "skip"), lambda row: kappa_key(row, "skip")),
         Column("other", "κ(W) of B", 9, _other_cell, None),
-        Column(
-            "moved", "moved", 8, _moved_cell, lambda row: None if row.moved is None else Key(0, row.moved)
-        ),
+        Column("moved", "moved", 8, moved_cell, moved_key),
         Column("bars", "spectrum", BARS, _bars, None, left=True),
     )
 }

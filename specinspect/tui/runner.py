@@ -19,6 +19,7 @@ from specinspect.schedule import FREE_BYTES
 from specinspect.tui.work import Pass, Task, Work, reason
 
 if TYPE_CHECKING:
+    from specinspect.comparison.model import LayerComparison
     from specinspect.engine import Inspection
     from specinspect.report.model import LayerResult
     from specinspect.spectra.model import BlockResult
@@ -48,6 +49,16 @@ class BlockDone:
 
 
 @dataclass(frozen=True, slots=True)
+class PairDone:
+    """A layer beside that of a second checkpoint."""
+
+    index: int
+    pair: LayerComparison
+    path: str
+    """Of the second checkpoint."""
+
+
+@dataclass(frozen=True, slots=True)
 class Said:
     """Something that the user should know, in one sentence."""
 
@@ -55,7 +66,7 @@ class Said:
     error: bool = False
 
 
-Event = LayerDone | LayerFailed | BlockDone | Said
+Event = LayerDone | LayerFailed | BlockDone | PairDone | Said
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,12 +131,13 @@ class Runner:
         with self._lock:
             self._wanted = index
 
-    def add(self, tasks: Sequence[Task]) -> None:
-        """Put tasks at the head of the queue: a layer that has changed."""
+    def add(self, tasks: Sequence[Task], *, first: bool = True) -> None:
+        """Put tasks at the head of the queue (a layer that has changed), or at its end."""
         with self._lock:
             again = {index for task in tasks for index in task.indices}
             self._finished -= again
-            self._waiting[:0] = tasks
+            place = 0 if first else len(self._waiting)
+            self._waiting[place:place] = tasks
             self._total += sum(task.work for task in tasks)
             self._seconds = None
             self._lock.notify_all()
@@ -212,7 +224,7 @@ class Runner:
     def _next(self) -> Task | None:
         if self._wanted is not None:
             for task in self._waiting:
-                if self._wanted in task.indices:
+                if self._wanted in task.indices or task.pair == self._wanted:
                     return task
         return self._waiting[0] if self._waiting else None
 
@@ -228,9 +240,11 @@ class Runner:
             for index in task.indices:
                 self._hand_over(LayerFailed(index, reason(error)))
             if not task.indices:
-                self._hand_over(Said(f"block {task.name}: {reason(error)}", error=True))
+                self._hand_over(Said(f"{task.name}: {reason(error)}", error=True))
             return
-        if isinstance(found, tuple):
+        if isinstance(found, PairDone):
+            self._hand_over(found)
+        elif isinstance(found, tuple):
             for index, result in zip(task.indices, found, strict=True):
                 self._hand_over(LayerDone(index, result))
         else:

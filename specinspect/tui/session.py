@@ -4,24 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from math import isfinite
 from typing import TYPE_CHECKING
 
 from specinspect.layers.rules import Rule
-from specinspect.report.kappas import shown
-from specinspect.report.text import number
 from specinspect.tui.edits import rule_of
 from specinspect.tui.filter import Predicate, parse
 from specinspect.tui.live import Learned, Rays, Setting, at_rho, live
 from specinspect.tui.rows import COLUMNS, Key, Row, findings_of, kappa_key, sorted_rows
-from specinspect.tui.runner import BlockDone, Event, LayerDone, LayerFailed
+from specinspect.tui.runner import BlockDone, Event, LayerDone, LayerFailed, PairDone
 from specinspect.tui.tree import Line, Tree, Worst
-from specinspect.tui.view import Live, PaneView
+from specinspect.tui.view import Guarantee, Live, PaneView
 
 if TYPE_CHECKING:
     from specinspect.engine import Inspection
     from specinspect.report.model import Finding, LayerResult, Report
     from specinspect.settings import Settings
     from specinspect.spectra.model import BlockResult, SkipCurve, Spectrum
+    from specinspect.tui.work import Second
 
 FOLD_ABOVE = 200
 """Layers; repeated blocks of more start closed."""
@@ -76,6 +76,8 @@ class Session:
         self.problem = ""
         self.compared = ""
         """Path of the second checkpoint."""
+        self.only = (0, 0)
+        """Layers that only this one has, and only the second."""
 
     # Results.
 
@@ -97,6 +99,10 @@ class Session:
                 self._count_anew()
             else:
                 self._count(row)
+            return event.index
+        if isinstance(event, PairDone):
+            if event.path == self.compared:
+                self.rows[event.index] = replace(self.rows[event.index], pair=event.pair)
             return event.index
         if isinstance(event, LayerFailed):
             row = replace(self.rows[event.index], state="failed", reason=event.reason, result=None)
@@ -145,6 +151,12 @@ class Session:
             notices=(*self.inspection.notices, *notices, *(said if missing else ())),
             seconds=seconds,
         )
+
+    def compare_with(self, second: Second) -> None:
+        """Begin to compare with a second checkpoint: sorted by what moved most from now on."""
+        self.compared, self.only = second.path, (second.only_here, second.only_there)
+        self.rows[:] = [replace(row, pair=None) for row in self.rows]
+        self.sort, self.reverse = "moved", False
 
     # Order and filter.
 
@@ -330,22 +342,24 @@ class Session:
             return common
         looked = self.looked
         state = "running" if row.index in set(running) and row.state != "done" else row.state
-        curve = looked.curve or looked.skip.curve()
+        curve = at_rho(looked.curve or looked.skip.curve(), self.rho)
         rays = looked.skip_chain.get(self.pattern)
         return replace(
             common,
             layer=row.layer,
+            comparison=row.pair,
             state=state,
             result=row.result,
             reason=row.reason or self.problem,
             live=self.live_maps(),
-            skip_curve=at_rho(curve, self.rho),
+            skip_curve=curve,
             chain_curve=at_rho(rays.curve(), self.rho) if rays is not None else None,
             block=self._block(row.layer.name),
             activation=self.edits.get(row.layer.name, {}).get("activation", "auto"),
             activations=ACTIVATIONS,
             pattern=self.pattern,
             patterns=looked.patterns or _patterns(row.result),
+            guarantees=guarantees(row.result, self.rho, curve.beta if curve is not None else (), self.beta),
         )
 
     def _block(self, name: str) -> BlockResult | None:
@@ -390,6 +404,30 @@ class Session:
         return changed
 
 
+def guarantees(
+    result: LayerResult | None, rho: float, betas: Sequence[float], beta: float
+) -> tuple[Guarantee, ...]:
+    """Return what theory guarantees of κ(ρI + βW) along β, and at today's β alone (MATH R4).
+
+    For square maps, whose τ is known; everything is computed from σmax, σmin and τ.
+    """
+    if result is None or result.tau is None or result.layer.skip.kind != "identity":
+        return ()
+    weight = result.maps["weight"]
+    if weight.sigma_max is None or weight.sigma_min is None:
+        return ()
+    from specinspect.bounds.skip import guaranteed_kappa
+
+    low = max(0.0, weight.sigma_min - (weight.computation_floor or 0.0))
+    found = []
+    for places in (tuple(betas), (beta,)):
+        if places:
+            kappa = guaranteed_kappa(rho, places, weight.sigma_max, low, result.tau.min, result.tau.max)
+            values = tuple(float(k) if isfinite(k) else None for k in kappa)
+            found.append(Guarantee(places, values, "r4.best"))
+    return tuple(found)
+
+
 def _named(name: str, found: Live | None) -> dict[str, Live]:
     return {} if found is None else {name: found}
 
@@ -405,12 +443,3 @@ def _as_asked(result: LayerResult, *, spectra: bool) -> LayerResult:
         return result
     maps = {name: replace(spectrum, singular_values=None) for name, spectrum in result.maps.items()}
     return replace(result, maps=maps)
-
-
-def moved_text(row: Row) -> str:
-    """Return how far a layer moved, in words."""
-    if row.moved is None or row.other is None or row.result is None:
-        return ""
-    return (
-        f"κ(W) {shown(row.other, 'weight').text} → {shown(row.result, 'weight').text} (×{number(row.moved)})"
-    )

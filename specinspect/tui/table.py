@@ -52,12 +52,12 @@ class LayerTable(ScrollView, can_focus=True):
     LayerTable > .layers--warning { color: $text-warning; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("up,k", "move(-1)", "Up", show=False, id="table.up", tooltip="One line up"),
-        Binding("down,j", "move(1)", "Down", show=False, id="table.down", tooltip="One line down"),
+        Binding("up", "move(-1)", "Up", show=False, id="table.up", tooltip="One line up"),
+        Binding("down", "move(1)", "Down", show=False, id="table.down", tooltip="One line down"),
         Binding("pageup", "page(-1)", "Page up", show=False, id="table.pageup", tooltip="One page up"),
         Binding("pagedown", "page(1)", "Page down", show=False, id="table.pagedown", tooltip="One page down"),
-        Binding("home,g", "edge(0)", "First", show=False, id="table.first", tooltip="The first line"),
-        Binding("end,G", "edge(-1)", "Last", show=False, id="table.last", tooltip="The last line"),
+        Binding("home", "edge(0)", "First", show=False, id="table.first", tooltip="The first line"),
+        Binding("end", "edge(-1)", "Last", show=False, id="table.last", tooltip="The last line"),
         Binding("enter,space", "enter", "Open or close", show=False, id="table.toggle",
                 tooltip="Open or close a module; on a layer: its details"),
         Binding("left", "close", "Close", show=False, id="table.close", tooltip="Close the module"),

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
+    from specinspect.comparison.model import LayerComparison
     from specinspect.layers.model import Layer
     from specinspect.report.model import Finding, LayerResult
     from specinspect.spectra.model import BlockResult, SkipCurve, Spectrum
@@ -73,6 +74,9 @@ class PaneView:
 
     block: BlockResult | None = None
     """Of the residual block, MLP or attention that the selected layer is part of, or that is selected."""
+
+    comparison: LayerComparison | None = None
+    """The selected layer in this checkpoint and in a second one."""
 
     activation: str = "auto"
     """What is chosen for D of the selected layer."""

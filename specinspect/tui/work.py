@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 from specinspect.errors import ResourceError, SpecinspectError
 
 if TYPE_CHECKING:
+    from specinspect.comparison.measure import PairJob
+    from specinspect.comparison.model import LayerComparison
     from specinspect.engine import Inspection, Job
     from specinspect.layers.model import Layer
     from specinspect.report.model import LayerResult
     from specinspect.schedule import Cost
     from specinspect.settings import Settings
     from specinspect.spectra.model import BlockResult, SkipCurve, Spectrum
+    from specinspect.tui.runner import PairDone
 
 
 NONE: Set[Any] = frozenset()
@@ -33,9 +36,11 @@ class Task:
     """Operations, roughly: what time left goes by."""
     bytes: int
     """Memory at the peak, roughly."""
-    run: Callable[[], tuple[LayerResult, ...] | BlockResult]
+    run: Callable[[], tuple[LayerResult, ...] | BlockResult | PairDone]
     parts: tuple[Task, ...] = ()
     """The same, one layer at a time: to find the one that fails."""
+    pair: int | None = None
+    """The layer that is compared with that of a second checkpoint."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +51,18 @@ class Pass:
     blocks: tuple[Task, ...]
     device: str
     workers: int
+    notices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Second:
+    """A second checkpoint, and what is to be done to compare with it."""
+
+    path: str
+    tasks: tuple[Task, ...]
+    only_here: int
+    """Layers that have no counterpart in it."""
+    only_there: int
     notices: tuple[str, ...] = ()
 
 
@@ -88,8 +105,8 @@ class Work(Protocol):
     def told(self, inspection: Inspection, settings: Settings, /) -> Inspection:
         """Return the inspection under other settings."""
 
-    def open(self, path: str, settings: Settings, /) -> Inspection:
-        """Open a second checkpoint."""
+    def second(self, inspection: Inspection, path: str, /) -> Second:
+        """Open a second checkpoint and match its layers."""
 
     def study(self, inspection: Inspection, layer: Layer, weight: Spectrum, /) -> Studied | None:
         """Return a layer ready for any ρ and β, None where it has no maps beside its weight."""
@@ -155,11 +172,34 @@ class EngineWork:
 
         return open_source(inspection.checkpoint, settings)
 
-    def open(self, path: str, settings: Settings) -> Inspection:
-        """Open a second checkpoint."""
-        from specinspect.engine import open_source
+    def second(self, inspection: Inspection, path: str) -> Second:
+        """Open a second checkpoint and match its layers."""
+        from specinspect.comparison.measure import PairJob, run_pair
+        from specinspect.comparison.run import open_pair
+        from specinspect.engine import layers_job
+        from specinspect.schedule import cost
+        from specinspect.spectra.plan import choose_plan
 
-        return open_source(path, settings)
+        settings = replace(inspection.settings, maps=("weight",), spectra=True)
+        pairing = open_pair(inspection.checkpoint, path, settings)
+        plan = choose_plan(settings.device)
+        places = {layer.name: index for index, layer in enumerate(inspection.discovery.layers)}
+        tasks = []
+        for a, b in pairing.match.pairs:
+            if a.name not in places:
+                continue
+            jobs = PairJob(layers_job(pairing.a, [a], plan), layers_job(pairing.b, [b], plan))
+            needed = cost(a, pairing.settings)
+            index = places[a.name]
+            run = partial(_compare, run_pair, jobs, index, path)
+            tasks.append(Task((), a.name, 3 * needed.operations, needed.bytes, run, pair=index))
+        return Second(
+            path,
+            tuple(tasks),
+            len(pairing.match.only_in_a),
+            len(pairing.match.only_in_b),
+            pairing.notices,
+        )
 
     def study(self, inspection: Inspection, layer: Layer, weight: Spectrum) -> Studied | None:
         """Return a layer ready for any ρ and β, None where it has no maps beside its weight."""
@@ -173,6 +213,12 @@ def _task(
 ) -> Task:
     work = partial(_run_if_affordable, run, job, total.bytes)
     return Task(indices, job.layers[0].name, total.operations, total.bytes, work)
+
+
+def _compare(run: Callable[[PairJob], LayerComparison], jobs: PairJob, index: int, path: str) -> PairDone:
+    from specinspect.tui.runner import PairDone
+
+    return PairDone(index, run(jobs), path)
 
 
 def _run_if_affordable(

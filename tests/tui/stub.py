@@ -5,11 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import numpy as np
 
 from specinspect.checkpoint.model import Checkpoint
+from specinspect.comparison.model import LayerComparison
 from specinspect.engine import Inspection
+from specinspect.errors import CheckpointError
 from specinspect.inputs import NO_INPUTS
 from specinspect.layers import Discovery
 from specinspect.layers.model import Activation, Layer
@@ -19,7 +22,8 @@ from specinspect.settings import Settings
 from specinspect.spectra.model import BlockResult, SkipCurve, Spectrum
 from specinspect.spectra.summary import summarise
 from specinspect.tui.app import Inspector
-from specinspect.tui.work import Pass, Task
+from specinspect.tui.runner import PairDone
+from specinspect.tui.work import Pass, Second, Task
 from tests.report.canned import report
 
 
@@ -43,6 +47,8 @@ class Stub:
     """Layer → what it waits for."""
     kept: Set[str] = frozenset()
     """Layers that are in the cache."""
+    seconds: dict[str, dict[str, LayerComparison]] = field(default_factory=dict)
+    """Path of a second checkpoint → layer → what comparing it gives."""
     studied: list[str] = field(default_factory=list)
     computed: list[str] = field(default_factory=list)
 
@@ -68,8 +74,16 @@ class Stub:
         activation = ruled_activation(layer, settings.rules)
         return replace(layer, activation=activation or original.activation)
 
-    def open(self, path: str, settings: Settings) -> Inspection:
-        return inspection(list(self.results.values()), path)
+    def second(self, given: Inspection, path: str) -> Second:
+        if path not in self.seconds:
+            raise CheckpointError(f"no such file: {path!r}")
+        pairs = self.seconds[path]
+        tasks = []
+        for index, layer in enumerate(given.discovery.layers):
+            if layer.name in pairs:
+                run = partial(PairDone, index, pairs[layer.name], path)
+                tasks.append(Task((), layer.name, 1.0, 1000, run, pair=index))
+        return Second(path, tuple(tasks), len(given.discovery.layers) - len(tasks), 0)
 
     def study(self, given: Inspection, layer: Layer, weight: Spectrum) -> Study | None:
         self.studied.append(layer.name)

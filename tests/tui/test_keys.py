@@ -1,0 +1,380 @@
+from __future__ import annotations
+
+import csv
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from textual.binding import Binding
+from textual.pilot import Pilot
+from textual.widgets import Input
+
+from specinspect.tui.app import Inspector
+from specinspect.tui.bars import Ask
+from specinspect.tui.help import HelpScreen
+from specinspect.tui.keys import KEYS
+from specinspect.tui.messages import FactEdited, LayerChosen, PatternChosen, ScaleChosen
+from tests.comparison.canned import comparison
+from tests.report.canned import MARKUP
+from tests.tui.drive import SMALL, computed, drive, screen, table, until
+from tests.tui.stub import Stub, app, canned, inspection
+
+QUERY = "encoder.layers.0.attention.self.query"
+
+
+def named(inspector: Inspector) -> str:
+    selected = inspector.session.selected
+    assert selected is not None
+    return inspector.session.rows[selected].layer.name
+
+
+def said(inspector: Inspector) -> str:
+    return "\n".join(note.message for note in inspector._notifications)
+
+
+def go_to(inspector: Inspector, name: str) -> None:
+    assert table(inspector).go_to(inspector.session.names[name])
+
+
+def test_every_binding_is_in_the_palette_and_the_help() -> None:
+    inspector, _ = app()
+
+    async def steps(pilot: Pilot[Any]) -> None:
+        titles = [command.title for command in inspector.get_system_commands(inspector.screen)]
+        for binding in KEYS:
+            assert isinstance(binding, Binding)
+            assert binding.id
+            assert binding.tooltip
+            assert any(title.startswith(f"{binding.description} (") for title in titles)
+        await pilot.press("question_mark")
+        assert isinstance(inspector.screen, HelpScreen)
+        text = screen(inspector)
+        assert "Go to the worst κ(W)" in text
+        await pilot.press("escape")
+        assert not isinstance(inspector.screen, HelpScreen)
+
+    ids = [binding.id for binding in KEYS if isinstance(binding, Binding)]
+    assert len(set(ids)) == len(ids)
+    drive(inspector, steps)
+
+
+def test_a_palette_command_does_what_its_key_does() -> None:
+    inspector, _ = app()
+
+    async def steps(pilot: Pilot[Any]) -> None:
+        await computed(pilot)
+        await pilot.press("ctrl+p")
+        await pilot.press(*"worst", "enter")
+        await until(pilot, lambda: named(inspector) == "encoder.layers.1.attention.self.key")
+
+    drive(inspector, steps)
+
+
+def test_sort_reverse_and_back() -> None:
+    inspector, _ = app()
+
+    async def steps(pilot: Pilot[Any]) -> None:
+        await computed(pilot)
+        names = [row.layer.name for row in inspector.session.rows]
+        layers = table(inspector)
+
+        def order() -> list[str]:
+            return [names[line.index] for line in layers.lines if line.index is not None]
+
+        await pilot.press("s")  # κ(W): NaN, singular, unresolved, then by value
+        assert order()[:4] == [names[8], names[9], names[4], names[7]]
+        assert order()[-1] == "head"
+        assert "κ(W)↓" in screen(inspector)
+        await pilot.press("S")
+        assert order()[0] == "head"
+        assert order()[-1] == names[8]
+        await pilot.press("escape")
+        assert inspector.session.sort == "order"
+        assert order() == names
+        await pilot.click("#layers", offset=(3, 0))
+        assert inspector.session.sort == "name"
+        assert order() == sorted(names)
+
+    drive(inspector, steps)
+
+
+def test_findings_next_previous_and_worst() -> None:
+    inspector, _ = app()
+
+    async def steps(pilot: Pilot[Any]) -> None:
+        await computed(pilot)
+        seen = []
+        for key in ("n", "n", "n", "n", "N"):
+            await pilot.press(key)
+            seen.append(inspector.session.selected)
+        # the layer with lost rank, the one of NaN, the dead one, and around the end
+        assert seen == [4, 8, 9, 4, 9]
+        await pilot.press("w")
+        assert inspector.session.selected == 8
+
+    drive(inspector, steps)
+
+
+def test_filter_works_while_typed_and_esc_takes_it_back() -> None:
+    inspector, _ = app()
+
+    async def steps(pilot: Pilot[Any]) -> None:
+        await computed(pilot)
+        layers = table(inspector)
+
+        def shown() -> set[int]:
+            return {line.index for line in layers.lines if line.index is not None}
+
+        await pilot.press("slash")
+        for character in "query":
+            await pilot.press(character)
+        assert shown() == {3, 7}
+        field = inspector.query_one(Input)
+        for text, wanted in (
+            ("kind:conv", {1, 2, 5, 6}),
+            ("*.conv1", {1, 5}),
+            ("kappa>1e4", {7, 8, 9}),
+            ("κ>1e4 QUERY", {7}),
+            ("kappa<3", {13}),
+            ("finding:", {4, 8, 9}),
+            ("dtype:bf", {0}),
+            ("[/]", {10}),
+            ("nothing-like-it", set()),
+        ):
+            field.value = text
+            await pilot.pause()
+            assert shown() == wanted, text
+        field.value = "kappa>many"
+        await pilot.pause()
+        assert "expects a number" in screen(inspector)
+        field.value = "kapa>3"
+        await pilot.pause()
+        assert "did you mean kappa?" in screen(inspector)
+        field.value = "conv1"
+        await pilot.press("enter")
+        assert not inspector.query_one(Ask).is_open
+        assert layers.has_focus
+        assert "filter conv1: 2 of 15 layers" in screen(inspector)
+        await pilot.press("slash")
+        field.value = "head"
+        await pilot.press("escape")
+        assert shown() == {1, 5}
+        await pilot.press("escape")
+        assert len(shown()) == 15
+
+    drive(inspector, steps)
+
+
+def test_beta_and_rho_follow_at_once_and_exactly_later() -> None:
+    inspector, work = app()
+
+    async def steps(pilot: Pilot[Any]) -> None:
+        await computed(pilot)
+        go_to(inspector, QUERY)
+        await pilot.press("2")
+        session = inspector.session
+        await until(pilot, lambda: len(session.looked.skip.order) > 10)
+        await pilot.press("right_square_bracket")
+        assert session.beta == 1.05
+        maps = session.live_maps()
+        # the stub's layer is diag(1, 2, 3, 4)
+        assert maps["skip"].sigma_max == pytest.approx(1 + 1.05 * 4)
+        assert maps["skip"].sigma_min == pytest.approx(1 + 1.05)
+        await until(pilot, lambda: session.live_maps()["skip"].exact)
+        assert session.live_maps()["skip"].sigma_max == pytest.approx(5.2)
+        await pilot.press("left_curly_bracket", "left_curly_bracket")
+        assert session.rho == 0.9
+        await until(pilot, lambda: session.live_maps()["skip"].exact)
+        found = session.live_maps()["skip"]
+        assert found.sigma_max == pytest.approx(0.9 + 1.05 * 4)
+        assert found.condition_number == pytest.approx((0.9 + 4.2) / (0.9 + 1.05))
+        text = screen(inspector)
+        assert "β 1.05  ρ 0.90 (run: 1, 1)" in text
+        assert "x' is at β 1, ρ 1" in text
+        assert "2.62 " in text  # κ(skip) of the selected row is today's
+        await pilot.press("0")
+        assert session.at_run
+        assert "(run:" not in screen(inspector)
+        assert work.studied == [QUERY]  # nothing else was computed
+
+    drive(inspector, steps)
+
+
+def test_zero_rho_is_the_branch_alone() -> None:
+    inspector, _ = app()
+
+    async def steps(pilot: Pilot[Any]) -> None:
+        await computed(pilot)
+        go_to(inspector, QUERY)
+        await pilot.press("2")
+        inspector.post_message(ScaleChosen(0.0, 0.5))
+        session = inspector.session
+        await until(pilot, lambda: "skip" in session.live_maps())
+        assert session.live_maps()["skip"].sigma_max == pytest.approx(2.0)
+        assert session.live_maps()["skip"].exact
+        inspector.post_message(ScaleChosen(0.0, 0.0))  # no map at all
+        await pilot.pause()
+        assert (session.rho, session.beta) == (0.0, 0.5)
+
+    drive(inspector, steps)
+
+
+def test_patterns_are_switched() -> None:
+    inspector, _ = app()
+
+    async def steps(pilot: Pilot[Any]) -> None:
+        await computed(pilot)
+        go_to(inspector, QUERY)
+        await pilot.press("2", "p")
+        session = inspector.session
+        assert session.pattern == 0
+        await until(pilot, lambda: {"chain", "skip_chain"} <= set(session.live_maps()))
+        # row 0 of diag(1, 2, 3, 4) is let through by nothing: what is left is 2, 3, 4
+        assert session.live_maps()["chain"].spectrum is not None
+        assert session.live_maps()["chain"].sigma_max == pytest.approx(4)
+        assert session.live_maps()["skip_chain"].sigma_min == pytest.approx(1)
+        inspector.post_message(PatternChosen(None))
+        await until(pilot, lambda: session.pattern is None)
+        assert "chain" not in session.live_maps()
+
+    drive(inspector, steps)
+
+
+def test_an_edit_recomputes_the_layer_and_is_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    inspector, work = app()
+
+    async def steps(pilot: Pilot[Any]) -> None:
+        await computed(pilot)
+        go_to(inspector, MARKUP)
+        before = len(work.computed)
+        await pilot.press("a")  # auto → identity
+        await until(pilot, lambda: len(work.computed) == before + 1)
+        await computed(pilot)
+        row = inspector.session.rows[inspector.session.names[MARKUP]]
+        assert row.layer.activation.name == "identity"
+        assert row.result is not None
+        assert row.result.layer.activation.source == "config"
+        assert work.computed[-1] == MARKUP
+        inspector.post_message(FactEdited(MARKUP, "activation", "no such thing"))
+        await pilot.pause()
+        assert row.layer.activation.name == "identity"
+        inspector.post_message(FactEdited(MARKUP, "activation", "gelu"))
+        await until(pilot, lambda: len(work.computed) == before + 2)
+        await pilot.press("ctrl+s")
+
+    drive(inspector, steps)
+    saved = tomllib.loads((tmp_path / "specinspect.toml").read_text(encoding="utf-8"))
+    assert saved == {"rules": {MARKUP: {"activation": "gelu"}}}
+
+
+def test_export_writes_what_the_suffix_says_and_nothing_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    inspector, _ = app()
+
+    async def export(pilot: Pilot[Any], name: str) -> None:
+        await pilot.press("e")
+        inspector.query_one(Input).value = name
+        await pilot.press("enter")
+        await pilot.pause()
+
+    async def steps(pilot: Pilot[Any]) -> None:
+        await computed(pilot)
+        go_to(inspector, "<script>alert(1)</script>|`x`")
+        for name in ("report.json", "sigma.csv", "screen.svg", "screen.txt"):
+            await export(pilot, name)
+            assert not inspector.query_one(Ask).is_open
+        (tmp_path / "mine.json").write_text("kept", encoding="utf-8")
+        await export(pilot, "mine.json")
+        assert inspector.query_one(Ask).is_open
+        assert "is there already" in screen(inspector)
+        inspector.query_one(Input).value = "no.suffix"
+        await pilot.press("enter")
+        assert "expected a name ending in" in screen(inspector)
+        await pilot.press("escape")
+        assert not inspector.query_one(Ask).is_open
+
+    drive(inspector, steps)
+    report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    assert len(report["layers"]) == 15
+    assert "singular_values" not in report["layers"][14]["maps"]["weight"]
+    rows = list(csv.reader((tmp_path / "sigma.csv").read_text(encoding="utf-8").splitlines()))
+    assert rows[0] == ["layer", "map", "rho", "beta", "index", "singular_value"]
+    assert [float(row[5]) for row in rows[1:]] == [2.5, 0.5, 0.0625]
+    assert (tmp_path / "screen.svg").read_text(encoding="utf-8").startswith("<svg")
+    assert "specinspect  model.pt" in (tmp_path / "screen.txt").read_text(encoding="utf-8")
+    assert (tmp_path / "mine.json").read_text(encoding="utf-8") == "kept"
+
+
+def test_compare_sorts_by_what_moved_most() -> None:
+    pairs = {pair.name: pair for pair in comparison().layers}
+    results = [pair.a for pair in pairs.values()]
+    work = Stub({result.layer.name: result for result in results}, seconds={"b.pt": pairs})
+    inspector = Inspector(inspection(sorted(results, key=lambda r: r.layer.name)), work=work)
+
+    async def steps(pilot: Pilot[Any]) -> None:
+        await computed(pilot)
+        await pilot.press("c")
+        inspector.query_one(Input).value = "b.pt"
+        await pilot.press("enter")
+        session = inspector.session
+        await until(pilot, lambda: all(row.pair is not None for row in session.rows))
+        await until(pilot, lambda: not inspector._dirty)
+        shown = [
+            session.rows[line.index].layer.name for line in table(inspector).lines if line.index is not None
+        ]
+        assert shown == list(pairs)  # the comparison's own order
+        await pilot.press("6")
+        go_to(inspector, "grown")
+        text = screen(inspector)
+        assert "κ(W) of B" in text
+        assert "[Compare]" in text
+        assert "‖A - B‖ / ‖A‖ 1.00" in text
+
+    drive(inspector, steps)
+
+
+def test_a_second_checkpoint_that_is_not_there_is_a_message() -> None:
+    inspector, _ = app(canned(4))
+
+    async def steps(pilot: Pilot[Any]) -> None:
+        await computed(pilot)
+        await pilot.press("c")
+        inspector.query_one(Input).value = "[gone]"
+        await pilot.press("enter")
+        await until(pilot, lambda: "no such file: '[gone]'" in said(inspector))
+
+    drive(inspector, steps)
+
+
+def test_panes_by_key_and_click_and_esc_goes_back() -> None:
+    inspector, _ = app()
+
+    async def steps(pilot: Pilot[Any]) -> None:
+        await computed(pilot)
+        for key, pane in zip("12345", ("spectrum", "skip", "bounds", "layer", "network"), strict=True):
+            await pilot.press(key)
+            assert inspector.pane == pane
+        await pilot.press("escape")
+        assert inspector.pane == "layers"
+        await pilot.press("full_stop")
+        assert inspector.pane == "spectrum"
+        await pilot.press("comma")
+        assert inspector.pane == "layers"
+        await pilot.press("b")
+        assert inspector.pane == "bounds"
+        await pilot.click("#tabs", offset=(1, 0))
+        assert inspector.pane == "layers"
+        await pilot.press("home", "enter")
+        assert inspector.pane == "spectrum"
+        inspector.post_message(LayerChosen("head"))
+        await pilot.pause()
+        assert named(inspector) == "head"
+        await pilot.press("d")
+        assert not inspector.current_theme.dark
+
+    drive(inspector, steps, SMALL)
