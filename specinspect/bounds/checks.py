@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from specinspect.bounds import data, entries, gaussian, skip
+from specinspect.bounds import activation, data, entries, gaussian, skip
 from specinspect.bounds.model import BoundCheck
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ def check_layer(
     found: list[BoundCheck] = []
     if quantities is not None:
         found += skip.checks(quantities)
+        found += activation.checks(quantities)
         found += entries.checks(quantities)
         found += data.checks(inputs)
         found += gaussian.checks(quantities, delta=delta, init=init)

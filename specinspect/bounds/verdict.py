@@ -169,6 +169,48 @@ def tightest(
     )
 
 
+def kappa_check(
+    id_: str,
+    of: str,
+    found: tuple[float, float],
+    bounds: tuple[float, float],
+    tolerance: float,
+    why_vacuous: str,
+    *,
+    digits: bool = False,
+) -> BoundCheck:
+    """Compare κ with the ratio of an upper bound of σ_1 and a lower one of σ_n (MATH §0, R4).
+
+    Args:
+        id_: of the result.
+        of: the map.
+        found: its σ_1 and σ_n.
+        bounds: of them, in the same units.
+        tolerance: of squares.
+        why_vacuous: what is said where the lower bound is not positive.
+        digits: the bounds are singular values with six digits, no differences that may have lost some.
+    """
+    (top, bottom), (upper, lower) = found, bounds
+    resolved = bottom >= SMALLEST_RATIO * top and bottom > 0
+    kappa = top / bottom if resolved else None
+    if not lower > 0:
+        return silent(id_, of, "vacuous", why_vacuous, kappa)
+    bound = upper / lower
+    if kappa is None:
+        holds = top**2 <= upper**2 + tolerance and bottom**2 >= lower**2 - tolerance
+        text = "σmin is below 1e-6·σmax: not κ, but σmax and σmin² were compared with their bounds"
+        if not holds:
+            text = (
+                f"σmax {top:.6g} of at most {upper:.6g}, σmin {bottom:.6g} of at least {lower:.6g} (scaled)"
+            )
+        return BoundCheck(id_, of, "holds" if holds else "violated", None, bound, None, None, text)
+    # Each square may be off by the tolerance; a ratio inherits that.
+    room = 0.0 if digits else tolerance
+    floor = lower**2 - room
+    allowed = np.inf if floor <= 0 else (upper**2 + room) / floor * (1 + KAPPA_TOLERANCE)
+    return judged(id_, of, kappa, bound, upper=True, tolerance=max(allowed - bound**2, 0.0), what="κ")
+
+
 def _subscript(i: int) -> str:
     return str(i).translate(str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉"))
 
