@@ -691,8 +691,10 @@ def _result(
             if settings.curve:
                 curve = skip_curve(linear, kind, settings.rho, BETAS, plan, a)
             zeros_outside = layer.conv is not None and not layer.conv.transposed
-            if isinstance(linear, ConvolutionMap) and zeros_outside and not padded and any(linear.padding):
-                padding = padding_bounds(linear, plan, rho=settings.rho, beta=settings.beta)
+            useful = not padded or _wants_bounds(settings)
+            if isinstance(linear, ConvolutionMap) and zeros_outside and useful and any(linear.padding):
+                periodic, rho, beta = weight.spectrum, settings.rho, settings.beta
+                padding = padding_bounds(linear, plan, circular=periodic, rho=rho, beta=beta)
         unknown = {"chain", "skip_chain"} if d.bad else set()
         maps |= {name: found for name, found in answer.maps.items() if name not in unknown}
         tau, quantities = answer.tau, answer.quantities
@@ -710,7 +712,7 @@ def _result(
         tau=tau,
         skip_curve=curve,
         boundary=None if layer.conv is None else _BOUNDARIES[settings.conv_operator],
-        padding_bounds=padding,
+        padding_bounds=None if padded else padding,
         assumptions=tuple(dict.fromkeys(assumptions)),
         notes=tuple(notes),
         bounds=_bounds(layer, quantities, shown, padding, job),
@@ -733,7 +735,7 @@ def _unfit(projection: LinearMap | None, padded: bool) -> str:
 
 def _wants_bounds(settings: Settings) -> bool:
     """Say whether bounds are computed: never for weights alone, which they would slow down."""
-    return settings.bounds and set(settings.maps) != {"weight"}
+    return settings.bounds and set(settings.maps) != {"weight"} and settings.quantities == "spectrum"
 
 
 def _bounds(
@@ -753,7 +755,15 @@ def _bounds(
     inputs = None if given is None or layer.conv is not None else read_tensor(given).double().numpy()
     if quantities is not None:
         quantities = replace(quantities, kind=layer.kind, activation=layer.activation.name)
-    checks = check_layer(quantities, padding, maps, delta=settings.delta, init=settings.init, inputs=inputs)
+    checks = check_layer(
+        quantities,
+        padding,
+        maps,
+        boundary=_BOUNDARIES[settings.conv_operator],
+        delta=settings.delta,
+        init=settings.init,
+        inputs=inputs,
+    )
     return tuple(check for check in checks if check.of in maps)
 
 

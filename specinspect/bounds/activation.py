@@ -64,8 +64,8 @@ def checks(q: LayerQuantities) -> tuple[BoundCheck, ...]:
     """Return the verdicts of R6 to R9; those on D·W only where D is not the identity."""
     found: list[BoundCheck] = []
     if q.patterns:
-        for check in (_near, _interlaced, _energy, _conditioned):
-            found.append(worst(check(q, p) for p in q.patterns))
+        results = (_near, _interlaced, _energy, _conditioned)
+        found += [worst(check(q, p) for p in q.patterns) for check in results]
     if q.skip is not None:
         found.append(_near_skip(q, q.skip))
         beside = [(p, p.skip_chain) for p in q.patterns if p.skip_chain is not None]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from specinspect.bounds import activation, data, entries, gaussian, skip
+from specinspect.bounds import activation, convolution, data, entries, gaussian, skip
 from specinspect.bounds.model import BoundCheck
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ def check_layer(
     padding: PaddingBounds | None,
     maps: Mapping[str, Spectrum],
     *,
+    boundary: str = "circular",
     delta: float = 0.01,
     init: str | None = None,
     inputs: NDArray[np.float64] | None = None,
@@ -32,6 +33,7 @@ def check_layer(
             around a convolution).
         padding: what the periodic grid says of a zero-padded convolution (MATH R64, R65).
         maps: the spectra that are shown.
+        boundary: of a convolution's grid, 'circular' or 'zeros'.
         delta: what is random may fail with this probability, for each result on this layer.
         init: how fresh weights were drawn; None takes their scale from the entries.
         inputs: (N, in) of a dense layer, where the user gave them.
@@ -43,4 +45,6 @@ def check_layer(
         found += entries.checks(quantities)
         found += data.checks(inputs)
         found += gaussian.checks(quantities, delta=delta, init=init)
+    if padding is not None:
+        found += convolution.checks(padding, maps, boundary)
     return tuple(found)

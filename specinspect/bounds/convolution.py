@@ -15,7 +15,7 @@ def checks(padding: PaddingBounds, maps: Mapping[str, Spectrum], boundary: str) 
     Args:
         padding: what the periodic grids say of the layer with its zeros.
         maps: the spectra at hand.
-        boundary: whose they are: 'circular', those of the periodic grid, or 'zeros', those of the layer itself.
+        boundary: whose they are: 'circular', of the periodic grid, or 'zeros', of the layer itself.
     """
     weight = maps["weight"]
     found = [_same_grid(padding, weight, boundary), _enlarged(padding, weight, boundary)]
@@ -45,14 +45,13 @@ def _same_grid(padding: PaddingBounds, weight: Spectrum, boundary: str) -> Bound
         what="‖T‖_F" if padded else "‖C‖_F",
         unit=unit,
     )
-    if equality.verdict == "violated":
+    bracket = list(_bracket(padding, weight, norm, padded=padded))
+    if equality.verdict == "violated" or not bracket:
         return equality
-    return worst([equality, *_bracket(padding, weight, norm, padded=padded)])
+    return worst(bracket, "sides")
 
 
-def _bracket(
-    padding: PaddingBounds, weight: Spectrum, norm: float, *, padded: bool
-) -> Iterator[BoundCheck]:
+def _bracket(padding: PaddingBounds, weight: Spectrum, norm: float, *, padded: bool) -> Iterator[BoundCheck]:
     """Compare σ_max(T), or what it is at least, with σ_max(C) + √E and with interlacing."""
     upper = padding.sigma_max_upper_same_grid
     known = weight.sigma_max if padded else norm / weight.count**0.5
@@ -132,7 +131,9 @@ def _beside_skip(padding: PaddingBounds, skip: Spectrum | None, boundary: str) -
         return kappa_check("r65", "skip", found, (upper / unit, lower / unit), TOLERANCE, why)
     if lower <= 0:
         return silent("r65", "skip", "vacuous", why)
-    return _guarantee("skip", upper / lower, f"the layer with its zeros has κ(skip) at most {upper / lower:.4g}")
+    return _guarantee(
+        "skip", upper / lower, f"the layer with its zeros has κ(skip) at most {upper / lower:.4g}"
+    )
 
 
 def _guarantee(of: str, bound: float, text: str) -> BoundCheck:

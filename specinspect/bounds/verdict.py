@@ -218,13 +218,14 @@ def _subscript(i: int) -> str:
 _RANK: dict[Verdict, int] = {"violated": 0, "vacuous": 1, "holds": 2, "not_applicable": 3}
 
 
-def worst(checks: Iterable[BoundCheck]) -> BoundCheck:
+def worst(checks: Iterable[BoundCheck], over: str = "patterns") -> BoundCheck:
     """Return the check of one result that says least good, of those for several activation patterns.
 
-    Violated before vacuous before the least slack: vacuous for one pattern is no guarantee for all.
+    Violated before vacuous before the least slack: vacuous for one pattern is no guarantee for all. `over` is
+    what there are several of, for the sentence.
     """
     found = list(checks)
     chosen = min(found, key=lambda c: (_RANK[c.verdict], np.inf if c.slack is None else c.slack))
     if len(found) == 1:
         return chosen
-    return replace(chosen, why=f"{chosen.why} (worst of {len(found)} patterns)")
+    return replace(chosen, why=f"{chosen.why} (worst of {len(found)} {over})")

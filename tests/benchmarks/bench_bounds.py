@@ -2,9 +2,9 @@
 
     python tests/benchmarks/bench_bounds.py [MODEL] [--runs N] [--threads N]
 
-The same report is computed with and without bounds, one after the other in one process, so that a drift of the
-machine's speed cancels. Processor time counts, which other programs on the machine do not change. Then the same
-for single layers of common shapes, with eight patterns of a ReLU and without any.
+The same report is computed with and without bounds, one after the other in one process, so that a drift of
+the machine's speed cancels. Processor time counts, which other programs on the machine do not change. Then
+the same for single layers of common shapes, with eight patterns of a ReLU and without any.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ LIMIT = 0.25
 SHAPES = ((384, 384), (1536, 384), (384, 1536), (1024, 1024))
 
 
-def share(work: Callable[[bool], object], runs: int) -> tuple[float, float]:
+def share(work: Callable[..., object], runs: int) -> tuple[float, float]:
     """Return the median of (with - without)/without, and of the seconds without."""
     pairs = []
     for _ in range(runs):
         times = []
         for bounds in (False, True):
             start = time.process_time()
-            work(bounds)
+            work(bounds=bounds)
             times.append(time.process_time() - start)
         pairs.append(times)
     return statistics.median((b - a) / a for a, b in pairs), statistics.median(a for a, _ in pairs)
@@ -55,8 +55,8 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
 
-    def run(source: object, **settings: object) -> Callable[[bool], object]:
-        def work(bounds: bool) -> object:
+    def run(source: object, **settings: object) -> Callable[..., object]:
+        def work(*, bounds: bool) -> object:
             return specinspect.inspect(
                 source,  # type: ignore[arg-type]
                 device="cpu",
@@ -66,7 +66,7 @@ def main() -> None:
                 **settings,
             )
 
-        work(True)  # warm
+        work(bounds=True)  # warm
         return work
 
     if arguments.model is None:

@@ -23,7 +23,8 @@ RESULTS: tuple[Result, ...] = (
         "zero padding against the periodic grid",
         "T zero-padded, C periodic on the same grid: ‖C-T‖_F² = E, known from the taps, so that "
         "Σ(σ_i(T)-σ_i(C))² <= E and ‖C‖_F² - ‖T‖_F² = E; rank(C-T) <= r gives σ_(i+r)(C) <= σ_i(T) and "
-        "σ_(i+r)(T) <= σ_i(C).",
+        "σ_(i+r)(T) <= σ_i(C). The equality is tested; compared is σ_1(T), or ‖T‖_F/√k where "
+        "T is not computed.",
         (_SAME,),
         "",
         "deterministic",
