@@ -14,6 +14,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -55,10 +56,10 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
 
-    def run(source: object, **settings: object) -> Callable[..., object]:
+    def run(source: Any, **settings: Any) -> Callable[..., object]:
         def work(*, bounds: bool) -> object:
             return specinspect.inspect(
-                source,  # type: ignore[arg-type]
+                source,
                 device="cpu",
                 jobs=1,
                 blocks=False,

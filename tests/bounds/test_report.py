@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,10 +36,9 @@ def verdicts(report: Report) -> Counter[tuple[str, str]]:
 
 @pytest.mark.parametrize("path", [p for p in FILES if p.name != "__pycache__"], ids=lambda p: p.name)
 def test_every_bound_holds_on_the_samples(path: Path) -> None:
-    for settings in (
-        {},
-        {"rho": 0.5, "beta": -0.7, "activation": "leaky_relu:0.2", "patterns": 2, "grid": 7},
-    ):
+    other = {"rho": 0.5, "beta": -0.7, "activation": "leaky_relu:0.2", "patterns": 2, "grid": 7}
+    changes: tuple[dict[str, Any], ...] = ({}, other)
+    for settings in changes:
         found = verdicts(specinspect.inspect(str(path), device="cpu", blocks=False, **settings))
         assert sum(n for (_, verdict), n in found.items() if verdict == "holds") > 20
 
@@ -62,7 +62,7 @@ def test_every_bound_holds_on_zero_padded_convolutions() -> None:
 def test_every_bound_holds_on_minilm() -> None:
     layers = ["encoder.layer.[05].*", "pooler*"]
     found = verdicts(
-        specinspect.inspect(default_model(), device="cpu", blocks=False, layers=layers, patterns=2)
+        specinspect.inspect(str(default_model()), device="cpu", blocks=False, layers=layers, patterns=2)
     )
     assert found["r1", "holds"] >= 8
     assert found["r1pp", "holds"] >= 4
