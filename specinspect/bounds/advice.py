@@ -25,6 +25,7 @@ _FARTHEST = 1e3
 """Largest |β|·σmax/|ρ| that is looked at: beyond, the skip is a thousandth of the branch."""
 
 
+@np.errstate(over="ignore", invalid="ignore")  # what is beyond float64 comes to nothing
 def advise(q: LayerQuantities, target_kappa: float = 10.0, *, delta: float = 0.01) -> tuple[Advice, ...]:
     """Return what follows for a layer.
 
