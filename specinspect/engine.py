@@ -24,7 +24,14 @@ from specinspect.layers.facts import apply_facts, with_architecture
 from specinspect.layers.model import Activation, Layer, Stored
 from specinspect.layers.rules import unmatched_rules
 from specinspect.maps import ConvolutionMap, LinearMap, build_weight_map, grid_sides
-from specinspect.maps.question import Activated, Probes, activated, projection_map, side_tensors
+from specinspect.maps.question import (
+    Activated,
+    Probes,
+    activated,
+    checked_inputs,
+    projection_map,
+    side_tensors,
+)
 from specinspect.report.assemble import assemble
 from specinspect.report.model import LayerResult, Report
 from specinspect.schedule import Cost, cost, run
@@ -752,7 +759,9 @@ def _bounds(
     settings, given = job.settings, job.inputs.per_layer.get(layer.name)
     if not _wants_bounds(settings):
         return ()
-    inputs = None if given is None or layer.conv is not None else read_tensor(given).double().numpy()
+    inputs = None
+    if given is not None and layer.conv is None:
+        inputs = checked_inputs(layer, read_tensor(given)).numpy()
     if quantities is not None:
         quantities = replace(quantities, kind=layer.kind, activation=layer.activation.name)
     checks = check_layer(

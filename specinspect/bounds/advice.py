@@ -71,24 +71,26 @@ def guaranteed_kappas(q: LayerQuantities, betas: Array) -> Array:
 
 
 def largest_beta(q: LayerQuantities, target_kappa: float) -> float:
-    """Return the largest β >= 0 up to which κ(ρA + βW) is guaranteed to stay within the target, all the way.
+    """Return the β farthest from 0 up to which κ(ρA + βW) is guaranteed to meet the target, all the way.
 
-    Found on a grid and then by bisection, to the last digits of float64; infinite where none on the grid (up
-    to a branch a thousand times the skip) leaves the target.
+    It has the sign of the layer's β. Found on a grid and then by bisection, to the last digits of float64;
+    infinite where none on the grid (up to a branch a thousand times the skip) leaves the target.
     """
+    sign = -1.0 if q.beta < 0 else 1.0
 
     def within(betas: Array) -> NDArray[np.bool_]:
-        return np.asarray(guaranteed_kappas(q, betas) <= target_kappa)
+        return np.asarray(guaranteed_kappas(q, sign * betas) <= target_kappa)
 
     unit = abs(q.rho) / float(q.weight.max())
     betas = np.concatenate([[0.0], np.geomspace(1e-6, _FARTHEST, _POINTS) * unit])
     outside = np.flatnonzero(~within(betas))
     if not len(outside):
-        return inf
+        return sign * inf
     first = int(outside[0])
     if first == 0:
         return 0.0
-    return _bisect(lambda b: bool(within(np.array([b]))[0]), float(betas[first - 1]), float(betas[first]))
+    found = _bisect(lambda b: bool(within(np.array([b]))[0]), float(betas[first - 1]), float(betas[first]))
+    return sign * found
 
 
 def _bisect(holds: Callable[[float], bool], low: float, high: float) -> float:
@@ -104,13 +106,11 @@ def _branch(q: LayerQuantities, target: float) -> Iterator[Advice]:
     if q.tau is None:
         return
     beta = largest_beta(q, target)
+    where = " (on its periodic grid)" if q.kind.startswith("conv") else ""
+    reach = f"up to β = {beta:.4g}; β is {q.beta:.4g}"
     if not isfinite(beta):
-        yield Advice(
-            "r4.best", "beta", inf, f"κ(skip) stays at most {target:g} for every β up to 1000·ρ/σmax"
-        )
-        return
-    now = f"β is {abs(q.beta):.4g}"
-    yield Advice("r4.best", "beta", beta, f"κ(skip) <= {target:g} is guaranteed up to β = {beta:.4g}; {now}")
+        reach = f"for every β up to {_FARTHEST:g}·ρ/σmax"
+    yield Advice("r4.best", "beta", beta, f"κ(skip) <= {target:g} is guaranteed {reach}{where}")
 
 
 # Norms
@@ -211,9 +211,14 @@ def _fresh(q: LayerQuantities, target: float, delta: float) -> Iterator[Advice]:
 # Rows that ReLU zeroes
 
 
+def _of_relu(q: LayerQuantities) -> bool:
+    """Say whether D has zeros and ones alone: no slope, no normalisation."""
+    return bool(q.patterns) and all(bool(np.isin(p.diagonal, (0.0, 1.0)).all()) for p in q.patterns)
+
+
 def _rows(q: LayerQuantities, target: float) -> Iterator[Advice]:
     """R25's sure step: the worst r rows, those of largest norm, may go."""
-    if q.entries is None or q.skip is None:
+    if q.entries is None or q.skip is None or not _of_relu(q):
         return
     norms = np.sort(q.entries.row_norms)[::-1]
     taken = abs(q.beta) * np.sqrt(np.concatenate([[0.0], np.cumsum(norms**2)]))
@@ -232,7 +237,7 @@ def _rows(q: LayerQuantities, target: float) -> Iterator[Advice]:
 def _chain_rows(q: LayerQuantities) -> Iterator[Advice]:
     """R9 and R7 on D·W with a D of zeros and ones."""
     m, n = q.shape
-    if q.kind.startswith("conv"):
+    if q.kind.startswith("conv") or not _of_relu(q):
         return
     values = q.weight[0]
     if 1 < m <= n and isfinite(kappa(q.weight)) and values[-1] > q.floor:

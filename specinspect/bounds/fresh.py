@@ -130,15 +130,16 @@ def _scores(
     """Yield standard scores, normal if i.i.d., and what a large one means: the most telling first."""
     rows, columns = entries.shape
     count, rms = rows * columns, entries.standard_deviation
-    for norms, length, name in (
-        (entries.row_norms, columns, "row"),
-        (entries.column_norms, rows, "column"),
-    ):
-        ratio, score = _dispersion(norms, length, rms, _EXCESS[family])
-        if ratio >= 1:
-            words = f"{name} norms vary {sqrt(ratio):.3g} times as much as those of i.i.d. entries"
-        else:
-            words = f"{name} norms vary only {sqrt(ratio):.2g} times as much as those of i.i.d. entries"
+    spreads = [
+        (*_dispersion(norms, length, rms, _EXCESS[family]), name)
+        for norms, length, name in (
+            (entries.row_norms, columns, "row"),
+            (entries.column_norms, rows, "column"),
+        )
+    ]
+    for ratio, score, name in sorted(spreads, key=lambda spread: -abs(spread[1])):
+        only = "" if ratio >= 1 else " only"
+        words = f"{name} norms vary{only} {sqrt(ratio):.3g} times as much as those of i.i.d. entries"
         yield score, words
     yield (
         kurtosis,

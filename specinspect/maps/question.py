@@ -148,16 +148,7 @@ def _own_outputs(layer: Layer, kernel: torch.Tensor, probes: Probes) -> torch.Te
     seed = probe_seed(probes.seed, layer.name)
     if probes.inputs is None:
         return probe_outputs(kernel, probes.patterns, seed)
-    inputs = probes.inputs.to(torch.float64)
-    expected = f"(n, {layer.matrix_shape[1]}{', *sides' if layer.conv is not None else ''})"
-    axes = 2 if layer.conv is None else 2 + len(layer.conv.kernel)
-    if inputs.ndim != axes or inputs.shape[1] != layer.matrix_shape[1] or not inputs.shape[0]:
-        raise SettingsError(
-            f"--inputs: layer {layer.name!r}: expected an array of shape {expected}, "
-            f"got {tuple(inputs.shape)}"
-        )
-    if not bool(inputs.isfinite().all()):
-        raise SettingsError(f"--inputs: layer {layer.name!r}: NaN or infinite values in the inputs")
+    inputs = checked_inputs(layer, probes.inputs)
     generator = torch.Generator().manual_seed(seed)
     if layer.conv is None:
         rows = inputs
@@ -168,6 +159,25 @@ def _own_outputs(layer: Layer, kernel: torch.Tensor, probes: Probes) -> torch.Te
         raise SettingsError(f"--inputs: layer {layer.name!r}: not supported for a transposed convolution")
     images = _convolve(layer, kernel, inputs).movedim(1, -1).flatten(0, -2)
     return images[torch.randperm(len(images), generator=generator)[: probes.patterns]]
+
+
+def checked_inputs(layer: Layer, inputs: torch.Tensor) -> torch.Tensor:
+    """Return the user's inputs of a layer in float64.
+
+    Raises:
+        SettingsError: they have the wrong shape, or NaN in them.
+    """
+    inputs = inputs.double()
+    expected = f"(n, {layer.matrix_shape[1]}{', *sides' if layer.conv is not None else ''})"
+    axes = 2 if layer.conv is None else 2 + len(layer.conv.kernel)
+    if inputs.ndim != axes or inputs.shape[1] != layer.matrix_shape[1] or not inputs.shape[0]:
+        raise SettingsError(
+            f"--inputs: layer {layer.name!r}: expected an array of shape {expected}, "
+            f"got {tuple(inputs.shape)}"
+        )
+    if not bool(inputs.isfinite().all()):
+        raise SettingsError(f"--inputs: layer {layer.name!r}: NaN or infinite values in the inputs")
+    return inputs
 
 
 def _convolve(layer: Layer, kernel: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
