@@ -73,7 +73,7 @@ def guaranteed_kappas(q: LayerQuantities, betas: Array) -> Array:
 def largest_beta(q: LayerQuantities, target_kappa: float) -> float:
     """Return the β farthest from 0 up to which κ(ρA + βW) is guaranteed to meet the target, all the way.
 
-    It has the sign of the layer's β. Found on a grid and then between its points, to the last digits of float64;
+    It has the sign of the layer's β. Found on a grid, then between its points to the last digits of float64;
     infinite where none on the grid (up to a branch a thousand times the skip) leaves the target.
     """
     sign = -1.0 if q.beta < 0 else 1.0
