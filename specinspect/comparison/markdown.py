@@ -28,35 +28,38 @@ def to_markdown(comparison: Comparison, *, top: int | None = None) -> str:
         top: layers in sight, TOP by default.
     """
     moved = [layer for layer in comparison.layers if not layer.identical]
-    same = [layer for layer in comparison.layers if layer.identical]
     first = moved[: TOP if top is None else top]
-    rest = [*moved[len(first) :], *same]
+    rest = moved[len(first) :]
     parts = [f"### {escape(_title(comparison))}", "", f"**{escape(words.verdict(comparison))}**", ""]
     parts += [*_rows(first, comparison), ""] if first else []
-    body: list[str] = []
-    if rest and moved:
-        body += [*_rows(rest[:FOLDED], comparison), ""]
-        if len(rest) > FOLDED:
-            body += [f"and {len(rest) - FOLDED} more (all are in the JSON)", ""]
-    for title, lines in words.sections(comparison).items():
-        more = len(lines) - FOLDED
-        body += [f"{title}:", "", *(f"- {escape(line)}" for line in lines[:FOLDED])]
-        body += [f"- and {more} more" if more > 0 else "", ""] if more > 0 else [""]
-    if moved:
-        legend = words.legend(comparison, hidden=["update_rank"])
-        body += ["numbers:", "", *(f"- {escape(sentence)}" for sentence in legend), ""]
-    body += [f"A: {escape(words.headline(comparison.a))}  ", f"B: {escape(words.headline(comparison.b))}", ""]
-    summary = (
+    folded = (
         f"{plural(len(rest), 'more layer')} and what the numbers mean" if rest else "what the numbers mean"
     )
-    parts += [
-        "<details>",
-        f"<summary>{summary if moved else 'the two files'}</summary>",
-        "",
-        *body,
-        "</details>",
-    ]
+    parts += ["<details>", f"<summary>{folded if moved else 'the two files'}</summary>", ""]
+    if rest:
+        parts += [*_rows(rest[:FOLDED], comparison), "", *_left(rest, "layer")]
+    same = [layer for layer in comparison.layers if layer.identical]
+    if same and moved:
+        names = ", ".join(code(words.full_name(layer)) for layer in same[:FOLDED])
+        parts += [f"{len(same)} identical: {names}", "", *_left(same, "layer")]
+    for title, lines in words.sections(comparison).items():
+        parts += [f"{title}:", "", *_listed(lines[:FOLDED]), "", *_left(lines, "line")]
+    if moved:
+        parts += ["numbers:", "", *_listed(words.legend(comparison, hidden=["update_rank"])), ""]
+    files = (("A", comparison.a), ("B", comparison.b))
+    parts += ["files:", "", *_listed([f"{side}: {words.headline(file)}" for side, file in files])]
+    parts += ["", "</details>"]
     return "\n".join(parts) + "\n"
+
+
+def _listed(lines: Sequence[str]) -> list[str]:
+    return [f"- {escape(line)}" for line in lines]
+
+
+def _left(items: Sequence[object], noun: str) -> list[str]:
+    """Return what stands for those that are left out."""
+    left = len(items) - FOLDED
+    return [f"and {plural(left, f'more {noun}')} (all are in the JSON)", ""] if left > 0 else []
 
 
 def _title(comparison: Comparison) -> str:
@@ -95,7 +98,7 @@ def _rows(layers: Sequence[LayerComparison], comparison: Comparison) -> list[str
             *(_kappas(layer, name) for name in maps),
             words.sigma_delta(layer),
             words.rank_delta(layer),
-            escape("identical" if layer.identical else words.remark(layer)),
+            escape(words.remark(layer)),
         )
         lines.append("| " + " | ".join(cells) + " |")
     return lines
@@ -103,4 +106,4 @@ def _rows(layers: Sequence[LayerComparison], comparison: Comparison) -> list[str
 
 def _kappas(layer: LayerComparison, name: str) -> str:
     before, after = words.kappa_pair(layer, name)
-    return html.escape(before if layer.identical else f"{before} → {after}")
+    return html.escape(f"{before} → {after}")

@@ -171,7 +171,7 @@ def test_markdown_stays_short_enough_for_a_comment() -> None:
     b = {name: 2 * value for name, value in a.items()}
     text = to_markdown(compared(a, b))
     assert len(text) < 65_536  # what GitHub takes
-    assert "and 290 more" in text
+    assert "and 290 more layers" in text
 
 
 @pytest.mark.parametrize(
