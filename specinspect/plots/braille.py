@@ -62,23 +62,22 @@ class Dots:
                 sketch.put(left + column, top + row, char, "both" if shared else styles[owner])
 
 
-def spans(values: Sequence[float | None], width: int, join: bool) -> list[tuple[float, float] | None]:
+def spans(values: Sequence[float | None], width: int) -> list[tuple[float, float] | None]:
     """Return the smallest and largest value in each of so many columns.
 
     Args:
-        values: evenly spaced from the first to the last column; None is a gap.
+        values: evenly spaced from the first to the last column, joined by straight lines where there are
+            fewer than columns; None is a gap.
         width: number of columns.
-        join: whether to draw straight lines between values that are more than a column apart.
     """
     count = len(values)
-    if count > width or not join:
-        found: list[tuple[float, float] | None] = []
-        for x in range(width):
-            first = x * count // width
-            part = [v for v in values[first : max((x + 1) * count // width, first + 1)] if v is not None]
-            found.append((min(part), max(part)) if part else None)
-        return found
-    return [_between(values, x * (count - 1) / max(width - 1, 1)) for x in range(width)]
+    if count <= width:
+        return [_between(values, x * (count - 1) / max(width - 1, 1)) for x in range(width)]
+    found: list[tuple[float, float] | None] = []
+    for x in range(width):
+        part = [v for v in values[x * count // width : (x + 1) * count // width] if v is not None]
+        found.append((min(part), max(part)) if part else None)
+    return found
 
 
 def _between(values: Sequence[float | None], place: float) -> tuple[float, float] | None:

@@ -143,7 +143,7 @@ def depth_plot(
         return frame.empty("no layer yet" if not values else f"{what} is finite in no layer")
     dots = Dots(frame.columns, frame.rows)
     for owner, curve in enumerate(curves):
-        heights = spans([_log(v) for v in curve.values], dots.width, join=True)
+        heights = spans([_log(v) for v in curve.values], dots.width)
         kept = heights if count <= dots.width else [None if s is None else (s[1], s[1]) for s in heights]
         dots.curve([frame.dots(span) for span in kept], owner, dashed=owner > 0)
     dots.onto(frame.sketch, frame.left, frame.top, [curve.style for curve in curves], plain=plain)

@@ -5,8 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
 from specinspect.plots.axis import Tick
-from specinspect.plots.braille import Dots, spans
+from specinspect.plots.braille import Dots
 from specinspect.plots.canvas import Canvas
 from specinspect.plots.frame import Entry
 from specinspect.plots.raster import Raster, stroke_entry
@@ -39,7 +42,7 @@ def sorted_spectrum(
         logs = one.descending()
         total = one.zeros + _positive(one)
         drawn = max(1, round(dots.width * _positive(one) / total)) if total else 0
-        heights = spans(list(logs), min(drawn, dots.width), join=False)
+        heights = _spans(logs, min(drawn, dots.width))
         dots.curve([frame.dots(span) for span in heights], owner, dashed=owner > 0)
         if one.zeros:
             first = math.ceil(drawn / 2)
@@ -55,6 +58,15 @@ def sorted_spectrum(
         title="σ by rank",
     )
     return frame.sketch.done(plain=plain)
+
+
+def _spans(logs: NDArray[np.float64], width: int) -> list[tuple[float, float] | None]:
+    """Return the smallest and largest of descending values in each of so many columns."""
+    if not len(logs):
+        return [None] * width
+    first = np.arange(width) * len(logs) // width
+    last = np.maximum(np.append(first[1:], len(logs)) - 1, first)
+    return list(zip(logs[last].tolist(), logs[first].tolist(), strict=True))
 
 
 def _positive(series: Series) -> int:

@@ -295,9 +295,31 @@ def test_the_reason_of_the_row_under_the_cursor_is_shown() -> None:
     assert "W is singular: σmin is 0" in drive("bounds", view(), keys("down", "down", "down")).text
 
 
-def test_the_advice_is_shown() -> None:
+def test_the_advice_is_shown_and_the_rest_is_counted() -> None:
     text = drive("bounds", view()).text
     assert all(item.sentence in text for item in ADVICE)
+    found = result(advice=(*ADVICE, replace(ADVICE[0], sentence="a third one")))
+    text = drive("bounds", view(result=found)).text
+    assert "a third one" not in text
+    assert "1 more: Enter on their bounds" in text
+    assert "a third one" in drive("bounds", view(result=found), keys("enter")).text
+
+
+def test_a_bound_says_from_which_side_it_is() -> None:
+    checks = (
+        check("r1", value=2.0, bound=4.0, slack=0.5),
+        check("r2", value=4.0, bound=2.0, slack=1.0),
+        check("r3.upper.simple", "violated", value=4.0, bound=2.0, slack=-1.0),
+        check("r3.lower.simple", "violated", value=2.0, bound=4.0, slack=-0.5),
+    )
+    rows = drive("bounds", view(result=result(bounds=checks))).text.splitlines()
+    for name, side in (
+        ("r1 ", "≤ 4.00"),
+        ("r2 ", "≥ 2.00"),
+        ("r3.upper.simple", "≤ 2.00"),
+        ("r3.lower.simple", "≥ 4.00"),
+    ):
+        assert any(name in row and side in row for row in rows), name
 
 
 def test_enter_explains_and_escape_goes_back() -> None:

@@ -27,15 +27,16 @@ VERDICTS = {
 """Verdict → how it is written, in ASCII, and its style."""
 COLUMNS = (
     ("verdict", 10),
-    ("result", 11),
+    ("result", 8),
     ("of", 7),
     ("value", 8),
-    ("bound", 8),
-    ("used up", 12),
+    ("bound", 10),
+    ("used up", 9),
     ("sure", 6),
 )
+"""Header and least width of every column; that of the results takes what their ids need."""
 OF = {**words.MAPS, "skip_chain": "skip·DW", "skip": "skip"}
-BAR = 6
+BAR = 4
 """Cells of a slack bar."""
 REASON = 24
 """Columns from which on the reason stands in the table too."""
@@ -48,8 +49,8 @@ class BoundsPane(Pane):
     BoundsPane DataTable { height: 1fr; background: transparent; }
     BoundsPane #summary { height: 1; }
     BoundsPane #why { height: auto; max-height: 3; min-height: 2; padding: 0 0 0 1; }
-    BoundsPane #advice { height: auto; max-height: 6; padding: 0 0 0 1; }
-    BoundsPane.-short #advice { max-height: 3; }
+    BoundsPane #advice { height: auto; max-height: 9; padding: 0 0 0 1; }
+    BoundsPane.-short #advice { max-height: 5; }
     BoundsPane #explanation { display: none; height: 1fr; }
     BoundsPane.-explaining #explanation { display: block; }
     BoundsPane.-explaining .table { display: none; }
@@ -75,7 +76,7 @@ class BoundsPane(Pane):
         with Vertical(classes="body"):
             with Vertical(classes="table"):
                 yield Static(id="summary", markup=False)
-                yield DataTable(cursor_type="row", cell_padding=1)
+                yield DataTable(cursor_type="row", cell_padding=0)
                 yield Static(id="why", markup=False)
                 yield Static(id="advice", markup=False)
             with VerticalScroll(id="explanation"):
@@ -131,9 +132,12 @@ class BoundsPane(Pane):
         table = self.query_one(DataTable)
         row = table.cursor_row if keep else 0
         table.clear(columns=True)
+        longest = max((len(visible(check.id)) for check in self._shown), default=0)
+        left = self.size.width - sum(width + 1 for _, width in COLUMNS) - 1
+        more = min(max(longest - dict(COLUMNS)["result"], 0), max(left, 0))
         for label, width in COLUMNS:
-            table.add_column(self.text(label, "label"), width=width)
-        room = self.size.width - sum(width + 2 for _, width in COLUMNS) - 3
+            table.add_column(self.text(label, "label"), width=width + 1 + (more if label == "result" else 0))
+        room = left - more
         if room >= REASON:
             table.add_column(self.text("why", "label"), width=room)
         for check in self._shown:
@@ -153,16 +157,20 @@ class BoundsPane(Pane):
             self.text(visible(check.id)),
             self.text(OF.get(check.of, visible(check.of))),
             self.text(number(check.value)),
-            self.text(number(check.bound)),
+            self.text(f"{_side(check)}{number(check.bound)}"),
             bar,
             self.text(sure),
         ]
 
     def _advise(self) -> None:
         text = Text()
-        for item in self.view.result.advice if self.view.result is not None else ():
+        advice = self.view.result.advice if self.view.result is not None else ()
+        most = 2 if self.has_class("-short") else 4
+        for item in advice[:most]:
             text.append_text(self.text("advice  ", "title"))
-            text.append_text(self.text(f"{visible(item.sentence)} ({item.bound})\n"))
+            text.append_text(self.text(f"{visible(item.sentence)} ({visible(item.bound)})\n"))
+        if len(advice) > most:
+            text.append_text(self.text(f"{len(advice) - most} more: Enter on their bounds", "label"))
         text.rstrip()
         self.query_one("#advice", Static).update(text)
 
@@ -225,7 +233,11 @@ class BoundsPane(Pane):
         text.append_text(self.text(f"\nHere, on {OF.get(check.of, visible(check.of))}: ", "title"))
         text.append_text(self.text(plain if self.view.plain else sign, style))
         text.append_text(self.text(f"\n{visible(check.why)}\n"))
-        parts: list[tuple[str, tuple[str, ...]]] = [("tested or taken for granted here", check.assumptions)]
+        advice = self.view.result.advice if self.view.result is not None else ()
+        parts: list[tuple[str, tuple[str, ...]]] = [
+            ("advice", tuple(item.sentence for item in advice if item.bound == check.id)),
+            ("tested or taken for granted here", check.assumptions),
+        ]
         if result is not None:
             parts += [
                 ("assumes", result.assumptions),
@@ -240,12 +252,20 @@ class BoundsPane(Pane):
         return text.append_text(self.text("\nEscape goes back to the table.", "label"))
 
 
+def _side(check: BoundCheck) -> str:
+    """Return whether the bound is from above or below, as its slack tells."""
+    if check.value is None or check.bound is None or not check.slack or check.value == check.bound:
+        return ""
+    above = (check.bound > check.value) == (check.slack > 0)
+    return "≤ " if above else "≥ "
+
+
 def _used(slack: float) -> str:
     """Return how much of the bound is used up; beyond it the share says by how much."""
     if slack >= 1:
-        return "0 %"
+        return "0%"
     used = 100 * (1 - slack)
-    return f"{used:.0f} %" if used < 999.5 else ">999"
+    return f"{used:.0f}%" if used < 999.5 else ">999"
 
 
 def _sure(probability: float | None) -> str:

@@ -13,8 +13,8 @@ from textual.suggester import SuggestFromList
 from textual.widgets import DataTable, Input, Static
 
 from specinspect.errors import SettingsError
-from specinspect.layers.model import Layer, Product, SpectralNorm, Stored, WeightNorm
-from specinspect.layers.rules import SKIPS
+from specinspect.layers import rules
+from specinspect.layers.model import PROJECTIONS, Layer, Product, SpectralNorm, Stored, WeightNorm
 from specinspect.layers.vocabulary import CANONICAL, parse_activation
 from specinspect.report.text import integer, layer_name, number, shape, visible
 from specinspect.settings import LARGEST_GRID
@@ -23,6 +23,8 @@ from specinspect.tui.panes import words
 from specinspect.tui.panes.pane import Pane
 from specinspect.tui.view import PaneView
 
+SKIPS = tuple(kind for kind in rules.SKIPS if kind not in PROJECTIONS)
+"""Those that can be chosen here: a projection needs to be told which layer it is, in a rule."""
 EXPECTED = {
     "activation": "a name such as relu, gelu, identity or leaky_relu:0.1",
     "skip": f"one of {', '.join(SKIPS)}",
@@ -239,7 +241,8 @@ def _editable(layer: Layer, grid: tuple[int, ...] | None) -> Iterator[Fact]:
     name = activation.name if activation.slope is None else f"{activation.name}:{activation.slope:g}"
     slopes = f" with slopes {visible(activation.parameter)}" if activation.parameter else ""
     yield Fact("activation", f"{visible(name)}{slopes}", words.SOURCES[activation.source], "activation", name)
-    yield Fact("skip", skip.kind, words.SOURCES[skip.source], "skip", skip.kind)
+    through = f" {layer_name(skip.shortcut.name)}" if skip.shortcut is not None else ""
+    yield Fact("skip", f"{skip.kind}{through}", words.SOURCES[skip.source], "skip", skip.kind)
     if layer.conv is not None:
         stride = layer.conv.stride
         text = ",".join(map(str, stride.value))
