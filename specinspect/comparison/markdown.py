@@ -106,4 +106,4 @@ def _rows(layers: Sequence[LayerComparison], comparison: Comparison) -> list[str
 
 def _kappas(layer: LayerComparison, name: str) -> str:
     before, after = words.kappa_pair(layer, name)
-    return html.escape(f"{before} → {after}")
+    return html.escape(f"{before} → {after}").replace("*", r"\*")

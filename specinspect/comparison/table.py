@@ -16,7 +16,7 @@ from specinspect.comparison import words
 from specinspect.comparison.order import kappa_change
 from specinspect.report.columns import GAP, Column, fit, width_of, wrapped
 from specinspect.report.table import LISTED, PIPE_WIDTH
-from specinspect.report.text import ascii_only, number, shape
+from specinspect.report.text import ABSENT, ascii_only, number, shape
 
 if TYPE_CHECKING:
     from rich.console import ConsoleOptions, RenderableType, RenderResult
@@ -139,7 +139,7 @@ def _columns(layers: Sequence[LayerComparison], say: Callable[[str], str]) -> di
         **{key: found for name in more for key, found in kappas(name).items()},
         "flag": column("", lambda layer: "!" if words.alarming(layer) else "", right=False),
     }
-    return {key: found for key, found in columns.items() if key in {"flag"} or any(found.cells)}
+    return {key: found for key, found in columns.items() if key == "flag" or set(found.cells) - {say(ABSENT)}}
 
 
 def _body(

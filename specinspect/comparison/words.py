@@ -7,8 +7,9 @@ from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from specinspect.comparison.order import kappa_change
+from specinspect.report import kappas
 from specinspect.report.json import assumptions
-from specinspect.report.text import ABSENT, kappa, layer_name, middle, number, shape, size, visible
+from specinspect.report.text import ABSENT, layer_name, middle, number, shape, size, visible
 from specinspect.report.words import plural
 
 if TYPE_CHECKING:
@@ -100,9 +101,8 @@ def distance(layer: LayerComparison) -> str:
 
 
 def kappa_pair(layer: LayerComparison, name: str = "weight") -> tuple[str, str]:
-    """Return κ of one map in A and in B, as shown."""
-    found = (layer.a.maps.get(name), layer.b.maps.get(name))
-    return (ABSENT if found[0] is None else kappa(found[0]), ABSENT if found[1] is None else kappa(found[1]))
+    """Return κ of one map in A and in B, as a report shows it."""
+    return kappas.shown(layer.a, name).text, kappas.shown(layer.b, name).text
 
 
 def kappa_delta(layer: LayerComparison) -> str:
@@ -204,13 +204,18 @@ def legend(comparison: Comparison, hidden: Collection[str] = ()) -> list[str]:
         sentences.append("update rank: stable rank of W_B-W_A.")
     if "overlap" not in hidden:
         sentences += _overlap_legend(comparison)
-    shown = {text for layer in comparison.layers for text in kappa_pair(layer)}
+    moved = [layer for layer in comparison.layers if not layer.identical]
+    shown = {text for layer in moved for name in KAPPAS for text in kappa_pair(layer, name)}
     if any(text.startswith(">") for text in shown):
         sentences.append(
             "> x: σmin is below the rounding error of the stored dtype or of the method; κ is about x or "
             "more."
         )
-    cells = {cell(layer) for layer in comparison.layers for cell in (distance, sigma_delta, kappa_delta)}
+    if any(text.endswith(kappas.PARTIAL) for text in shown):
+        sentences.append(f"x{kappas.PARTIAL}: without the rows that D zeroes.")
+    if kappas.SAME in shown:
+        sentences.append(f"{kappas.SAME}: D is the identity.")
+    cells = {cell(layer) for layer in moved for cell in (distance, sigma_delta, kappa_delta)}
     if NEARLY_ZERO in cells:
         sentences.append(f"{NEARLY_ZERO}: within the accuracy of the computation.")
     return sentences

@@ -140,6 +140,28 @@ def test_hostile_names_stay_on_their_line(width: int, comparison: Comparison) ->
     assert "@user" not in re.sub(r"`[^\n]*`", "", to_markdown(comparison))
 
 
+def test_kappas_of_activated_maps_read_as_in_a_report() -> None:
+    rng = np.random.default_rng(0)
+    a, b = ({"fc.weight": rng.standard_normal((12, 12))} for _ in range(2))
+    found = compared(a, b, maps=("chain", "skip"), activation="relu")
+    text = table(found, 120)
+    assert found.layers[0].a.maps["chain"].condition_number_status == "infinite"
+    header = text[: text.index("─")]
+    assert "κ(DW)" in header
+    assert "κ(skip)" in header
+    assert "∞" not in text
+    assert "x*: without the rows that D zeroes." in text
+    assert r"\*" in to_markdown(found)
+    assert "=: D is the identity." in table(compared(a, b, maps=("chain",), activation="identity"), 120)
+
+
+def test_a_column_that_says_nothing_is_left_out() -> None:
+    kernel = np.random.default_rng(0).standard_normal((3, 3, 3, 3))
+    text = table(compared({"c.weight": kernel}, {"c.weight": 2 * kernel}, grid=4), 120)
+    assert "overlap" not in text[: text.index("─")]
+    assert "no overlap where a convolution's singular vectors" in text
+
+
 def test_top_folds_the_rest(comparison: Comparison) -> None:
     text = table(comparison, 100, top=2)
     body = text[text.index("─") : text.index("numbers")]
