@@ -159,6 +159,16 @@ def test_chain_and_skip_on_request() -> None:
     assert layer.a.maps["chain"].frobenius_norm != layer.b.maps["chain"].frobenius_norm
 
 
+def test_both_sides_see_the_same_random_inputs() -> None:
+    rng = np.random.default_rng(0)
+    a = {"fc1.weight": rng.standard_normal((8, 8)), "fc1.bias": rng.standard_normal(8)}
+    doubled = {f"m.{name}": 2 * value for name, value in a.items()}  # the same signs, hence the same D
+    (layer,) = compared(a, doubled, maps=("chain",), activation="relu").layers
+    one, other = layer.a.maps["chain"], layer.b.maps["chain"]
+    assert other.frobenius_norm == pytest.approx(2 * one.frobenius_norm, rel=1e-12)
+    assert other.patterns.active_fraction == one.patterns.active_fraction
+
+
 def test_singular_values_only_on_request() -> None:
     a, b = {"a.weight": EYE}, {"a.weight": 2 * EYE}
     assert compared(a, b).layers[0].a.maps["weight"].singular_values is None
