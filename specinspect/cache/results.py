@@ -7,10 +7,11 @@ import logging
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Generic, TypeVar
 
 from specinspect.cache.codec import Codec, codec
-from specinspect.cache.keys import DIGITS, Digests, digest, program
+from specinspect.cache.keys import Digests, digest, program
 from specinspect.cache.place import directory, limit
 from specinspect.cache.store import Name, Store
 from specinspect.checkpoint.model import TensorInfo
@@ -21,7 +22,7 @@ T = TypeVar("T")
 _log = logging.getLogger("specinspect")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Request(Generic[T]):
     """What a result is a function of."""
 
@@ -33,6 +34,26 @@ class Request(Generic[T]):
     """Everything else that decides it, as plain data."""
     tensors: Mapping[str, TensorInfo]
     """What is read, under the names of their parts in it."""
+
+    @cached_property
+    def head(self) -> str | None:
+        """A digest of the request without the tensors' bytes; None where it cannot be a key."""
+        try:
+            headers = [(role, info.dtype, info.shape) for role, info in self.tensors.items()]
+            return digest((program(), self.codec.shape, self.given, self.context, headers))
+        except TypeError as error:
+            _say_once(f"results are not kept in the cache: {error}")
+            return None
+
+    @property
+    def codec(self) -> Codec:
+        """How the result is written and read.
+
+        Raises:
+            TypeError: it has a field that cannot be kept.
+        """
+        kind: Any = self.kind  # mypy takes no class for hashable
+        return codec(kind, tuple(sorted(self.given)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,26 +68,26 @@ class ResultCache:
 
         The tensors' bytes are only read where the same was asked before of tensors of these names and shapes.
         """
-        head = _head(request)
-        if head is None or not self.store.asked_before(head):
+        if request.head is None or not self.store.asked_before(request.head):
             return None
         name = self.name(request)
         body = None if name is None else self.store.load(name)
         if body is None:
             return None
         try:
-            return _codec(request).decode(json.loads(body), **request.given)
+            return request.codec.decode(json.loads(body), **request.given)
         except Exception:  # forged, or a mistake of ours: computed anew either way
             return None
 
     def name(self, request: Request[Any]) -> Name | None:
         """Return the name of the entry for this request; None if its bytes cannot be read."""
-        head = _head(request)
+        if request.head is None:
+            return None
         try:
             content = [(role, self.digests.of(info)) for role, info in request.tensors.items()]
         except (SpecinspectError, OSError):  # whoever computes it meets the same and says it better
             return None
-        return None if head is None else Name(head, digest(content))
+        return Name(request.head, digest(content))
 
     def keep(self, request: Request[T], name: Name | None, result: T) -> None:
         """Store a result, unless the tensors changed while it was computed.
@@ -81,7 +102,7 @@ class ResultCache:
         if any(getattr(result, key) != value for key, value in request.given.items()):
             raise AssertionError("a result says something else of its subject than the request")
         try:
-            body = json.dumps(_codec(request).encode(result), separators=(",", ":")).encode("ascii")
+            body = json.dumps(request.codec.encode(result), separators=(",", ":")).encode("ascii")
             self.store.save(name, body)
         except TypeError as error:
             _say_once(f"a result is not kept in the cache: {error}")
@@ -109,22 +130,6 @@ def open_cache() -> ResultCache | None:
         _say_once(f"{quote(store.root)}: the cache is not used: {getattr(error, 'strerror', None) or error}")
         return None
     return ResultCache(store)
-
-
-def _codec(request: Request[Any]) -> Codec:
-    kind: Any = request.kind  # mypy takes no class for hashable
-    return codec(kind, tuple(sorted(request.given)))
-
-
-def _head(request: Request[Any]) -> str | None:
-    """Return a digest of the request without the tensors' bytes; None where it cannot be a key."""
-    try:
-        headers = [(role, info.dtype, info.shape) for role, info in request.tensors.items()]
-        shape = _codec(request).shape
-        return digest((program(), shape, request.given, request.context, headers))[:DIGITS]
-    except TypeError as error:
-        _say_once(f"results are not kept in the cache: {error}")
-        return None
 
 
 _said: set[str] = set()

@@ -52,6 +52,7 @@ class Contents:
 
     entries: int
     bytes: int
+    """On disk, in whole blocks."""
 
 
 class Store:
@@ -59,7 +60,7 @@ class Store:
 
     Args:
         root: the directory; made when the first entry is saved.
-        limit: bytes of all entries together. Exceeded, until it is next looked at, by at most an eighth of it
+        limit: bytes on disk of all entries together. Exceeded, until it is next looked at, by at most an eighth of it
             per process that is writing.
     """
 
@@ -119,16 +120,16 @@ class Store:
             try:
                 with os.fdopen(handle, "wb") as file:
                     file.write(data)
-                Path(part).replace(os.path.join(folder, str(name)))  # noqa: PTH118
+                os.replace(part, os.path.join(folder, str(name)))  # noqa: PTH105, PTH118
             except BaseException:
                 with contextlib.suppress(OSError):
                     Path(part).unlink()
                 raise
-            self._bound(len(data))
+            self._bound(_occupied(len(data)))
 
     def contents(self) -> Contents:
         """Count the entries and their bytes."""
-        sizes = [about.st_size for _, about in self._entries()]
+        sizes = [_occupied(about.st_size) for path, about in self._files() if not _is_part(path)]
         return Contents(len(sizes), sum(sizes))
 
     def clear(self) -> Contents:
@@ -141,7 +142,7 @@ class Store:
         for path, about in self._files():
             Path(path).unlink(missing_ok=True)
             if not _is_part(path):
-                count, size = count + 1, size + about.st_size
+                count, size = count + 1, size + _occupied(about.st_size)
         return Contents(count, size)
 
     def check(self) -> None:
@@ -183,7 +184,7 @@ class Store:
             entries = []
             for path, about in self._files():
                 if not _is_part(path):
-                    entries.append((about.st_mtime_ns, path, about.st_size))
+                    entries.append((about.st_mtime_ns, path, _occupied(about.st_size)))
                 elif time.time() - about.st_mtime > _ABANDONED:
                     with contextlib.suppress(OSError):
                         Path(path).unlink()
@@ -196,9 +197,6 @@ class Store:
                 with contextlib.suppress(OSError):  # another process was faster
                     Path(path).unlink()
                 total -= size
-
-    def _entries(self) -> Iterator[tuple[str, os.stat_result]]:
-        return ((path, about) for path, about in self._files() if not _is_part(path))
 
     def _files(self) -> Iterator[tuple[str, os.stat_result]]:
         """Yield our own files, finished or not; links are neither followed nor named."""
@@ -214,6 +212,11 @@ class Store:
                         if ours and file.is_file(follow_symlinks=False):
                             with contextlib.suppress(FileNotFoundError):
                                 yield file.path, file.stat(follow_symlinks=False)
+
+
+def _occupied(size: int) -> int:
+    """Return what a file of this size takes of the disk, in blocks of 4 KiB."""
+    return -(-size // 4096) * 4096
 
 
 def _is_part(path: str) -> bool:
