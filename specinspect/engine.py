@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
@@ -357,17 +357,18 @@ def block_jobs(
         known: numbers of blocks that are left out.
     """
     blocks = [block for number, block in enumerate(inspection.blocks) if number not in known]
-    jobs = [_block_job(inspection, block, plan) for block in blocks]
+    jobs = list(_block_jobs(inspection, blocks, plan))
     return jobs, [_block_cost(job) for job in jobs]
 
 
-def _block_job(inspection: Inspection, block: Block, plan: Plan) -> BlockJob:
+def _block_jobs(inspection: Inspection, blocks: Sequence[Block], plan: Plan) -> Iterator[BlockJob]:
     everything = {layer.name: layer for layer in inspection.layers}
-    layers = {name: everything[name] for name in (*block.layers, *block.shortcut_layers)}
     stored = inspection.checkpoint.tensors
-    tensors = {name: stored[name] for name in block_tensors(block, layers, stored)}
-    entering = inspection.inputs.entering.get(block.layers[0])
-    return BlockJob(block, layers, tensors, inspection.settings, plan, inspection.cache, entering)
+    for block in blocks:
+        layers = {name: everything[name] for name in (*block.layers, *block.shortcut_layers)}
+        tensors = {name: stored[name] for name in block_tensors(block, layers, stored)}
+        entering = inspection.inputs.entering.get(block.layers[0])
+        yield BlockJob(block, layers, tensors, inspection.settings, plan, inspection.cache, entering)
 
 
 def _block_cost(job: BlockJob) -> Cost:
@@ -393,28 +394,31 @@ def _measured_blocks(
     return tuple(results[i] for i in range(len(inspection.blocks)))
 
 
-def _recalled(inspection: Inspection, requests: Sequence[Request[T]]) -> Iterator[tuple[int, T]]:
+def _recalled(inspection: Inspection, requests: Iterable[Request[T]]) -> Iterator[tuple[int, T]]:
     """Yield (number, result) of what is in the cache: without torch, which takes longer to load than this."""
     cache = inspection.cache
     if cache is None:
         return
-    with ThreadPoolExecutor(inspection.settings.jobs or default_jobs(), "specinspect-cache") as pool:
+    pool = ThreadPoolExecutor(inspection.settings.jobs or default_jobs(), "specinspect-cache")
+    try:
         for number, result in enumerate(pool.map(cache.recall, requests)):
             if result is not None:
                 yield number, result
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)  # an interrupt waits for nobody
 
 
 def recalled_layers(inspection: Inspection, plan: Plan) -> Iterator[tuple[int, LayerResult]]:
     """Yield (index in checkpoint order, result) of the layers that are in the cache."""
     layers = inspection.discovery.layers
-    requests = [_layer_request(layers_job(inspection, [layer], plan), layer) for layer in layers]
+    requests = (_layer_request(layers_job(inspection, [layer], plan), layer) for layer in layers)
     yield from _recalled(inspection, requests)
 
 
 def recalled_blocks(inspection: Inspection, plan: Plan) -> Iterator[tuple[int, BlockResult]]:
     """Yield (number, result) of the blocks that are in the cache."""
-    jobs = [_block_job(inspection, block, plan) for block in inspection.blocks]
-    yield from _recalled(inspection, [_block_request(job) for job in jobs])
+    jobs = _block_jobs(inspection, inspection.blocks, plan)
+    yield from _recalled(inspection, (_block_request(job) for job in jobs))
 
 
 def layer_jobs(

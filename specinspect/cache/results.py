@@ -1,4 +1,4 @@
-"""Questions that were answered before: the cache as the engine sees it."""
+"""Requests that were answered before: the cache as the engine sees it."""
 
 from __future__ import annotations
 
@@ -99,9 +99,9 @@ class ResultCache:
         """
         if name is None or name != self.name(request):
             return
-        if any(getattr(result, key) != value for key, value in request.given.items()):
-            raise AssertionError("a result says something else of its subject than the request")
         try:
+            if any(getattr(result, key) != value for key, value in request.given.items()):
+                raise TypeError("it says something else of its subject than was asked")
             body = json.dumps(request.codec.encode(result), separators=(",", ":")).encode("ascii")
             self.store.save(name, body)
         except TypeError as error:

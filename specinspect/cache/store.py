@@ -60,8 +60,8 @@ class Store:
 
     Args:
         root: the directory; made when the first entry is saved.
-        limit: bytes on disk of all entries together. Exceeded, until it is next looked at, by at most an eighth of it
-            per process that is writing.
+        limit: bytes on disk of all entries together. Exceeded, until it is next looked at, by at most an
+            eighth of it per process that is writing.
     """
 
     def __init__(self, root: str, limit: int) -> None:

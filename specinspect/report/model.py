@@ -41,6 +41,7 @@ class LayerResult:
     maps: Mapping[str, Spectrum]
     """'weight' → spectrum of W."""
     seconds: float
+    """How long it took when it was computed, perhaps in an earlier run."""
     grid: tuple[int, ...] | None = None
     """Side of the periodic grid along each spatial axis, for convolutions."""
     tau: Tau | None = None
