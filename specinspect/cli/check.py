@@ -46,10 +46,12 @@ def check(
         ),
     ],
     max_kappa: Annotated[Limit, _limit("--max-kappa", "Largest condition number of W.")] = None,
-    max_chain_kappa: Annotated[Limit, _limit("--max-chain-kappa", "Largest κ of D W.")] = None,
-    max_skip_kappa: Annotated[Limit, _limit("--max-skip-kappa", "Largest κ of rho I + beta W.")] = None,
+    max_chain_kappa: Annotated[Limit, _limit("--max-chain-kappa", "Largest condition number of D W.")] = None,
+    max_skip_kappa: Annotated[
+        Limit, _limit("--max-skip-kappa", "Largest condition number of rho I + beta W.")
+    ] = None,
     max_guaranteed_kappa: Annotated[
-        Limit, _limit("--max-guaranteed-kappa", "Largest bound on κ of rho I + beta W (MATH R4).")
+        Limit, _limit("--max-guaranteed-kappa", "Largest bound on that of rho I + beta W.")
     ] = None,
     max_sigma: Annotated[Limit, _limit("--max-sigma", "Largest spectral norm of W.")] = None,
     min_stable_rank: Annotated[Limit, _limit("--min-stable-rank", "Smallest stable rank of W.")] = None,
@@ -58,10 +60,14 @@ def check(
         typer.Option("--baseline", metavar="REPORT", help="A report --json to compare with, layer by layer."),
     ] = None,
     max_kappa_growth: Annotated[
-        Limit, _limit("--max-kappa-growth", "Largest κ(W) over the baseline's  [default: 2]", "RATIO")
+        Limit,
+        _limit(
+            "--max-kappa-growth", "Largest growth of that of W over the baseline's  [default: 2]", "RATIO"
+        ),
     ] = None,
     max_sigma_growth: Annotated[
-        Limit, _limit("--max-sigma-growth", "Largest σmax over the baseline's  [default: 2]", "RATIO")
+        Limit,
+        _limit("--max-sigma-growth", "Largest growth of the norm over the baseline's  [default: 2]", "RATIO"),
     ] = None,
     max_rank_loss: Annotated[
         Limit,
