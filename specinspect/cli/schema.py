@@ -1,4 +1,4 @@
-"""`specinspect schema`: what `report --json` and `compare --json` look like."""
+"""`specinspect schema`: what `report --json`, `compare --json` and `check --format json` look like."""
 
 from __future__ import annotations
 
@@ -14,14 +14,16 @@ class Document(StrEnum):
 
     REPORT = "report"
     COMPARE = "compare"
+    CHECK = "check"
 
 
 def schema(
     of: Annotated[
-        Document, typer.Argument(metavar="[report|compare]", help="Which command's.")
+        Document, typer.Argument(metavar="[report|compare|check]", help="Which command's.")
     ] = Document.REPORT,
 ) -> None:
-    """Print the JSON Schema of `report --json`, or of `compare --json`."""
+    """Print the JSON Schema of `report --json`, `compare --json` or `check --format json`."""
     from specinspect.report.schema import schema_text
 
-    sys.stdout.write(schema_text("specinspect.report" if of is Document.REPORT else "specinspect.comparison"))
+    rooms = {Document.COMPARE: "specinspect.comparison", Document.CHECK: "specinspect.gate"}
+    sys.stdout.write(schema_text(rooms.get(of, "specinspect.report")))

@@ -156,7 +156,8 @@ def _guaranteed(q: _Question) -> _Answer:
         return Problem(f"no bound r4.best was computed, {limit_text(q.bar)}")
     bound = bounds[0]
     if bound.verdict != "holds" or bound.bound is None:
-        return Problem(f"r4.best is {bound.verdict.replace('_', ' ')}: {bound.why}")
+        verdict = bound.verdict.replace("_", " ")
+        return Problem(f"r4.best is {verdict}, {limit_text(q.bar)}: {bound.why}")
     if exceeds(bound.bound, q.bar):
         return Problem(
             f"guaranteed is only κ(skip) <= {number(bound.bound)}, {limit_text(q.bar)}", bound.bound

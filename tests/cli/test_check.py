@@ -362,3 +362,24 @@ def test_the_configuration_is_checked_before_anything_is_opened(
 ) -> None:
     assert run(["check", "nowhere.pt", "--baseline", "no.json", "--max-kappa", "-1"]) == 2
     assert "--max-kappa" in capsys.readouterr().err
+
+
+def test_hostile_names_from_a_file_through_every_format(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = [
+        "enc[/][bold]",
+        "<b>&]]>",
+        "100%::error::x",
+        "a\nfailed: 0 errors\r",
+        "\x1b[31mred",
+        "|a|`b`\u202e",
+    ]
+    save_file({f"{name}.weight": torch.full((2, 2), torch.nan) for name in names}, tmp_path / "h.safetensors")
+    for form in ("text", "json", "github", "junit", "sarif", "markdown"):
+        assert run(["check", "h.safetensors", "--format", form]) == 1
+        out, err = capsys.readouterr()
+        assert err == ""
+        assert not any(char in out for char in "\r\x1b\u202e")
+        assert sum(line.startswith("failed: ") for line in out.splitlines()) <= 1
+    assert len(names) == 6

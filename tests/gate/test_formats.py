@@ -21,6 +21,7 @@ from specinspect.gate.formats import FORMATS
 from specinspect.gate.policy import make_policy, thresholds_of
 from specinspect.gate.verdict import Checked, Verdict
 from specinspect.report.model import LayerResult
+from specinspect.report.schema import schema_text
 from tests.report import canned
 
 HERE = Path(__file__).parent
@@ -286,6 +287,31 @@ def test_markdown_tables_keep_their_shape(name: str) -> None:
 
 
 # JSON
+
+
+@pytest.fixture(scope="module")
+def schema() -> jsonschema.Draft202012Validator:
+    found = json.loads(schema_text("specinspect.gate"))
+    jsonschema.Draft202012Validator.check_schema(found)
+    return jsonschema.Draft202012Validator(found)
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_json_is_valid_and_keeps_names(name: str, schema: jsonschema.Draft202012Validator) -> None:
+    data = json.loads(FORMATS["json"](hostile(HOSTILE[name])))
+    schema.validate(data)
+    assert {finding["layer"] for finding in data["checkpoints"][0]["findings"]} == {HOSTILE[name]}
+
+
+def test_the_schema_names_every_member(schema: jsonschema.Draft202012Validator) -> None:
+    data = json.loads(FORMATS["json"](verdict()))
+    schema.validate(data)
+    assert set(data) == set(schema.schema["properties"])
+    checkpoint = schema.schema["properties"]["checkpoints"]["items"]["properties"]
+    assert set(data["checkpoints"][0]) == set(checkpoint)
+    assert set(data["checkpoints"][0]["findings"][0]) == set(checkpoint["findings"]["items"]["properties"])
+    data["checkpoints"][0]["findings"][0]["value"] = "high"
+    assert not schema.is_valid(data)
 
 
 def test_json_counts_and_lists() -> None:

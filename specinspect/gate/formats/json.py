@@ -1,4 +1,4 @@
-"""For programs: one JSON object, without NaN or infinity."""
+"""For programs: one JSON object, without NaN or infinity (`gate/schema.json` describes it)."""
 
 from __future__ import annotations
 

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from itertools import groupby
+from textwrap import wrap
 
 from specinspect.gate.formats.words import grouped, layers_text, marker, not_applied, sentence
 from specinspect.gate.verdict import Checked, Verdict
 from specinspect.report.text import layer_name, visible
+
+WIDTH = 100
+LONGEST_NAME = 40
+"""Beside its message; longer ones stand on a line of their own."""
 
 
 def render(verdict: Verdict) -> str:
@@ -24,12 +29,15 @@ def _checkpoint(checked: Checked) -> list[str]:
         found = list(cases)
         lines.append("")
         lines.append(f"  {marker(found)} {rule.code} {rule.name}: {rule.summary}")
-        width = min(max(len(layer_name(case.layer)) for case in found), 40)
+        lengths = [len(layer_name(case.layer)) for case in found]
+        width = max((length for length in lengths if length <= LONGEST_NAME), default=8)
         for case in found:
             assert case.finding is not None
             name, message = layer_name(case.layer), visible(case.finding.message)
+            rows = wrap(message, max(WIDTH - width - 6, 40), break_long_words=False) or [""]
             if len(name) > width:
-                lines += [f"    {name}", f"    {'':<{width}}  {message}"]
-            else:
-                lines.append(f"    {name:<{width}}  {message}")
+                lines.append(f"    {name}")
+                name = ""
+            lines.append(f"    {name:<{width}}  {rows[0]}")
+            lines += [f"    {'':<{width}}  {row}" for row in rows[1:]]
     return [*lines, ""] if len(lines) > 1 else lines
