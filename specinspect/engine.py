@@ -681,7 +681,8 @@ def _result(
         with torch.inference_mode():
             kernel = kernel_matrix(linear)
             d = Activated(None)
-            if kernel is not None and not weight.spectrum.nonfinite:
+            with_d = not {"chain", "skip_chain"}.isdisjoint(settings.maps)
+            if with_d and kernel is not None and not weight.spectrum.nonfinite:
                 probes = _probes(job, layer, linear, plan)
                 d = activated(layer, kernel, job.read, frozenset(job.tensors), probes)
             a = projection_map(layer, linear, job.read, frozenset(job.tensors))

@@ -39,9 +39,12 @@ def cost(layer: Layer, settings: Settings) -> Cost:
     A map with D or a skip costs about as much as W does, once per sampled pattern where D is in it.
     """
     weight = _weight_cost(layer, settings.grid)
+    if settings.quantities != "spectrum":
+        return Cost(weight.bytes + 8 * prod(layer.shape), 100.0 * prod(layer.shape))
     if set(settings.maps) == {"weight"} or layer.kind in {"embedding", "lora"}:
         return weight
-    patterns = 1 if layer.activation.name == "identity" else 2 * settings.patterns
+    without_d = layer.activation.name == "identity" or {"chain", "skip_chain"}.isdisjoint(settings.maps)
+    patterns = 1 if without_d else 2 * settings.patterns
     again = 8 * 2 * prod(layer.shape)  # the matrix itself, made anew for the ill-conditioned
     return Cost(max(weight.bytes, again) + weight.bytes // 3, weight.operations * (3 + patterns))
 

@@ -487,3 +487,17 @@ def test_a_composed_chain_keeps_its_activations_beside_weights_alone() -> None:
     assert alone.chain is not None
     assert beside.chain is not None
     assert alone.chain.sigma_max == beside.chain.sigma_max
+
+
+def test_a_skip_map_alone_samples_no_pattern(monkeypatch: pytest.MonkeyPatch) -> None:
+    state = {"fc.weight": torch.randn(6, 6, generator=torch.Generator().manual_seed(3))}
+    (whole,) = specinspect.inspect(state)
+
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("a pattern")
+
+    monkeypatch.setattr("specinspect.engine.activated", never)
+    (alone,) = specinspect.inspect(state, maps=("weight", "skip"))
+    assert set(alone.maps) == {"weight", "skip"}
+    assert alone.maps["skip"].condition_number == whole.maps["skip"].condition_number
+    assert alone.tau == whole.tau

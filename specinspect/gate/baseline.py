@@ -14,6 +14,9 @@ from specinspect.report.model import SCHEMA_VERSION
 
 _HINT = "write one with specinspect report --json -o FILE, or check --write-baseline FILE"
 
+GEOMETRY = ("stride", "dilation", "groups", "grid", "convention")
+"""Of a convolution: what decides which operator its kernel makes."""
+
 
 @dataclass(frozen=True, slots=True)
 class BaselineLayer:
@@ -25,6 +28,8 @@ class BaselineLayer:
     condition_number_status: str
     sigma_max: float | None
     numerical_rank: int | None
+    geometry: Mapping[str, Any] | None = None
+    """Of a convolution: stride, dilation, groups, grid and convention."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +80,7 @@ def parse_baseline(data: object, path: str = "baseline") -> Baseline:
 
 def _layer(layer: Mapping[str, Any]) -> BaselineLayer:
     weight = layer["maps"]["weight"]
-    rank = weight["numerical_rank"]
+    rank, geometry = weight["numerical_rank"], layer.get("convolution")
     return BaselineLayer(
         str(layer["kind"]),
         tuple(int(n) for n in layer["shape"]),
@@ -83,6 +88,7 @@ def _layer(layer: Mapping[str, Any]) -> BaselineLayer:
         str(weight["condition_number_status"]),
         _number(weight["sigma_max"]),
         None if rank is None else int(rank),
+        None if geometry is None else {name: geometry[name] for name in GEOMETRY},
     )
 
 

@@ -123,8 +123,8 @@ RULES = Catalogue(
             "SI301",
             "nonfinite-weights",
             "a weight has NaN or infinite entries",
-            "Any NaN or infinite entry of a layer's weight. --allow-nonfinite accepts them, and leaves "
-            "such layers out of the other rules.",
+            "Any NaN or infinite entry of a layer's weight; biases and the scales of normalisations are "
+            "not read. --allow-nonfinite accepts them, and leaves such layers out of the other rules.",
             "The run has diverged: go back to the last checkpoint without them; look at the loss scale, "
             "the learning rate and divisions by zero.",
             Need.ENTRIES,
@@ -221,8 +221,9 @@ RULES = Catalogue(
         Rule(
             "SI406",
             "shape-changed",
-            "a layer has another shape or kind than in the baseline",
-            "Its other numbers are not compared.",
+            "a layer has another shape, kind or geometry than in the baseline",
+            "Of convolutions also stride, dilation, groups, the grid and the boundary that were "
+            "computed with. Its other numbers are not compared: they belong to another operator.",
             "As for SI405.",
             Need.HEADERS,
             baseline=True,

@@ -295,8 +295,28 @@ def _uncomparable(q: _Question) -> Skip | None:
 
 
 def _reshaped(q: _Question) -> bool:
+    if q.baseline is None:
+        return False
     layer, known = q.result.layer, q.baseline
-    return known is not None and (tuple(layer.shape), layer.kind) != (known.shape, known.kind)
+    return (tuple(layer.shape), layer.kind) != (known.shape, known.kind) or bool(_changed(q.result, known))
+
+
+def _changed(result: LayerResult, known: BaselineLayer) -> list[str]:
+    """Return what of a convolution's geometry differs from the baseline's: the operator is then another."""
+    conv, before = result.layer.conv, known.geometry
+    if conv is None or before is None:
+        return []
+    now = {
+        "stride": list(conv.stride.value),
+        "dilation": list(conv.dilation.value),
+        "groups": conv.groups.value,
+    }
+    if result.maps:  # headers alone know no grid
+        now["grid"] = None if result.grid is None else list(result.grid)
+        now["convention"] = "zero-padded" if result.boundary == "zeros" else "circular"
+    return [
+        f"{name} {now[name]}, in the baseline {before[name]}" for name in now if now[name] != before[name]
+    ]
 
 
 def _appeared(q: _Question) -> _Answer:
@@ -309,9 +329,9 @@ def _shape_changed(q: _Question) -> _Answer:
     if not _reshaped(q):
         return None
     layer, known = q.result.layer, q.baseline
-    return Problem(
-        f"{layer.kind} {shape(layer.shape)}, in the baseline {known.kind} {shape(known.shape)}",
-    )
+    if (tuple(layer.shape), layer.kind) == (known.shape, known.kind):
+        return Problem("; ".join(_changed(q.result, known)))
+    return Problem(f"{layer.kind} {shape(layer.shape)}, in the baseline {known.kind} {shape(known.shape)}")
 
 
 def _bound_violated(q: _Question) -> _Answer:

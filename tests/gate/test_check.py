@@ -351,3 +351,12 @@ def test_every_rule_has_an_evaluator_and_words() -> None:
         assert rule.explanation.endswith(".")
         assert rule.fix.endswith(".")
         assert RULES[rule.name] is RULES[rule.code.lower()] is rule
+
+
+def test_a_convolution_on_another_grid_is_not_compared() -> None:
+    before = canned.conv("conv")
+    grown = replace(before, maps={"weight": canned.spectrum(300.0, 0.01, 16384)})
+    assert {"SI401", "SI402"} <= set(growth(before, grown))
+    found = growth(before, replace(grown, grid=(8, 8)))
+    assert found == {"SI406": ("error", "grid [8, 8], in the baseline [16, 16]")}
+    assert growth(before, replace(before, grid=None, maps={})) == {}
