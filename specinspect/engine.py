@@ -129,16 +129,24 @@ def open_source(source: Source, settings: Settings) -> Inspection:
         discovery = select(discovery, settings.layers, settings.exclude)
     blocks = _blocks(everything, discovery, checkpoint, architecture, settings)
     inputs = read_inputs(settings, checkpoint, discovery.layers, [block.layers[0] for block in blocks.blocks])
+    not_understood = [f"block {item.name} of the model: {item.reason}" for item in blocks.skipped]
     return Inspection(
         checkpoint,
-        replace(discovery, skipped=(*discovery.skipped, *blocks.skipped)),
+        discovery,
         settings,
         inputs,
         everything.layers,
         blocks.blocks,
-        (*notices, *inputs.notices),
+        (*notices, *_options_without_effect(settings), *not_understood, *inputs.notices),
         open_cache() if settings.cache else None,
     )
+
+
+def _options_without_effect(settings: Settings) -> tuple[str, ...]:
+    """Return one sentence for each option that the choice of maps leaves without effect."""
+    if settings.curve and set(settings.maps) == {"weight"}:
+        return ("--curve: no curve, since --maps leaves out the map skip that it is of",)
+    return ()
 
 
 def _blocks(

@@ -80,6 +80,12 @@ def _through_the_model(
     from specinspect.architecture.run import layer_outputs
 
     batch = _batch(settings.inputs or "")
+    if batch.ndim == 0 or not batch.numel():
+        raise SettingsError(
+            f"--inputs: expected at least one example, found an array of {tuple(batch.shape)}"
+        )
+    if batch.is_complex():
+        raise SettingsError("--inputs: expected real numbers, found complex ones")
     if batch.is_floating_point() and not bool(torch.isfinite(batch).all()):
         raise SettingsError("--inputs: NaN or infinite values in the inputs")
     outputs, entering = layer_outputs(

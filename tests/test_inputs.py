@@ -139,3 +139,27 @@ def test_few_rows_are_all_taken_once(net: Net, tmp_path: Path) -> None:
     patterns = chain(report, "fc1").maps["chain"].patterns
     assert patterns is not None
     assert patterns.n == 3
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (
+            np.zeros((0, 2, 4, 4), np.float32),
+            r"expected at least one example, found an array of \(0, 2, 4, 4\)",
+        ),
+        (np.ones((1, 2, 4, 4), np.int64), "takes floating-point inputs, found int64"),
+        (np.ones((1, 2, 4, 4), np.complex64), "expected real numbers, found complex ones"),
+    ],
+)
+def test_a_batch_that_is_none(net: Net, tmp_path: Path, array: np.ndarray, message: str) -> None:
+    np.save(tmp_path / "x.npy", array)
+    with pytest.raises(SettingsError, match=message):
+        specinspect.inspect("net.pt", model="inputs_net:Net", inputs="x.npy")
+
+
+@pytest.mark.parametrize("array", [torch.zeros(0, 3), torch.ones(1, 3, dtype=torch.complex64)])
+def test_arrays_of_layers_that_are_none(net: Net, tmp_path: Path, array: torch.Tensor) -> None:
+    torch.save({"fc1": array}, tmp_path / "x.pt")
+    with pytest.raises(SettingsError, match="--inputs"):
+        specinspect.inspect("net.pt", inputs="x.pt", activation="relu")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import difflib
 import importlib
 import json
+import os
 import pkgutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -95,11 +97,32 @@ def _current_directory() -> Iterator[None]:
     sys.path.insert(0, here)
     importlib.invalidate_caches()
     try:
-        with contextlib.redirect_stdout(sys.stderr):
+        with quiet_stdout():
             yield
     finally:
         with contextlib.suppress(ValueError):
             sys.path.remove(here)
+
+
+@contextlib.contextmanager
+def quiet_stdout() -> Iterator[None]:
+    """Send to stderr what foreign code writes to stdout, from Python or natively to file descriptor 1."""
+    try:
+        sys.stdout.flush()
+        kept = os.dup(1)
+    except (OSError, ValueError):  # closed: nothing to keep clean
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+        return
+    try:
+        os.dup2(2, 1)
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        with contextlib.suppress(Exception):
+            ctypes.CDLL(None).fflush(None)  # what C's stdio still holds back goes there too
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def _import(name: str) -> ModuleType:

@@ -93,6 +93,8 @@ class Architecture:
     """Whether the whole of `forward` was followed."""
     notes: tuple[str, ...] = ()
     """Why tracing fell short, and what was chosen where a layer is used twice: one sentence each."""
+    ambiguous: Mapping[str, str] = field(default_factory=dict)
+    """Layer path → a sentence, where what follows it differs between its uses."""
     tied: Mapping[str, str] = field(default_factory=dict)
     """Name in the state dict → the first name of the same tensor, for tied tensors only."""
 

@@ -62,23 +62,24 @@ def read_architecture(network: Any, notes: Sequence[str] = ()) -> Architecture:
         normalizations=norms | {path: norms[first] for path, first in same if first in norms},
         blocks=blocks,
         traced=not recording.failures,
-        notes=(*notes, *_failures(recording), *choices, *repeated),
+        notes=(*notes, *_failures(recording), *choices.values(), *repeated),
+        ambiguous=choices | {path: choices[first] for path, first in same if first in choices},
         tied=_tied(tensors),
     )
 
 
 def _following(
     graphs: Sequence[Graph], shapes: dict[str, tuple[int, ...]], facts: dict[str, ModuleFacts]
-) -> tuple[dict[str, Activation], dict[str, str], list[str]]:
+) -> tuple[dict[str, Activation], dict[str, str], dict[str, str]]:
     activations: dict[str, Activation] = {}
     norms: dict[str, str] = {}
-    notes: list[str] = []
+    notes: dict[str, str] = {}
     for path, found in _by_layer(graphs).items():
         first = found[0]
         if len({item.activation for item in found}) > 1:
             words = ", ".join(dict.fromkeys(_word(item.activation) for item in found))
             choice = "left open" if first.activation is None else "the first is taken"
-            notes.append(f"what follows {path or 'the weight'} differs between its uses ({words}): {choice}")
+            notes[path] = f"what follows {path or 'the weight'} differs between its uses ({words}): {choice}"
         if first.activation is not None:
             activations[path] = first.activation
         if first.norm is not None and _fits(path, first.norm, shapes, facts):

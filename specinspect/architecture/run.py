@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from specinspect.architecture.build import build_with_notes
+from specinspect.architecture.build import build_with_notes, quiet_stdout
 from specinspect.architecture.text import describe
 from specinspect.checkpoint.text import quote
 from specinspect.errors import SettingsError
@@ -61,14 +61,23 @@ def layer_outputs(
                 paths[name].register_forward_hook(partial(_take, taken, name, samples, generator))
         parameter = next(iter(module.parameters()), None)
         floating = inputs.is_floating_point() and parameter is not None
-        with torch.inference_mode():
+        with torch.inference_mode(), quiet_stdout():
             module(inputs.to(parameter.dtype) if floating and parameter is not None else inputs)
     except (Exception, SystemExit) as error:
+        if not floating and not inputs.is_floating_point() and "type" in str(error):
+            raise SettingsError(
+                f"--inputs: {quote(spec)} takes floating-point inputs, found {_dtype(inputs)}",
+                "convert the array",
+            ) from None
         raise SettingsError(
             f"--inputs: running {quote(spec)} on shape {tuple(inputs.shape)} raised {describe(error)}",
             "the file must hold one batch as the network's forward takes it",
         ) from None
     return kept, taken
+
+
+def _dtype(x: torch.Tensor) -> str:
+    return str(x.dtype).removeprefix("torch.")
 
 
 def _take(

@@ -110,7 +110,10 @@ def _guessed(conv: ConvGeometry, *, centred: bool = False) -> Iterator[str]:
     """Yield one sentence for what is guessed, the padding among it on request, if anything is."""
     words = [
         word
-        for word, source in (("stride 1", conv.stride.source), ("dilation 1", conv.dilation.source))
+        for word, source in (
+            (f"stride {max(conv.stride.value)}", conv.stride.source),
+            ("dilation 1", conv.dilation.source),
+        )
         if source == "assumed"
     ]
     # More groups than one have a sentence of their own, with the reason.
@@ -118,6 +121,8 @@ def _guessed(conv: ConvGeometry, *, centred: bool = False) -> Iterator[str]:
         words.append("groups 1")
     if centred and conv.padding is None and max(conv.kernel) > 1:
         words.append("centred padding")
+    if centred and conv.padding is not None and conv.padding.source == "assumed":
+        words.append("no padding")
     if words:
         yield f"{listed(words)}{_NOT_STORED}"
 

@@ -22,6 +22,7 @@ from specinspect.layers.projections import with_projections
 from specinspect.layers.rules import Rule, ruled_activation, ruled_geometry, ruled_skip, ruled_slope
 from specinspect.layers.sequence import Following, Sequences
 from specinspect.layers.skips import layers_alone, skip_of
+from specinspect.layers.strides import guessed_strides, with_stride
 from specinspect.layers.vocabulary import SLOPES, parse_activation, usable
 
 
@@ -61,8 +62,10 @@ def apply_facts(
     evidence = _Evidence(context, discovery.layers, norms, architecture)
     alone = layers_alone(architecture.blocks if architecture else ())
     layers = []
-    for found in discovery.layers:
-        layer = refine(context, found, _owner(found))
+    refined = tuple(refine(context, found, _owner(found)) for found in discovery.layers)
+    strides = guessed_strides(refined)
+    for found in refined:
+        layer = with_stride(found, strides[found.name]) if found.name in strides else found
         if layer.conv is not None:
             layer = with_geometry(layer, layer.conv)
         layer = ruled_geometry(context, layer, rules)
@@ -163,7 +166,9 @@ class _Evidence:
         applied = applied or self.architecture.activations.get(whole)
         if applied is None:
             return None
-        return self._usable(layer, applied.name, applied.slope, applied.parameter)
+        known, sentence = self._usable(layer, applied.name, applied.slope, applied.parameter)
+        choice = self.architecture.ambiguous.get(whole, "") if part is None else ""
+        return known, "; ".join(filter(None, (choice, sentence)))
 
     def listed(self, layer: Layer) -> Known | None:
         """Return what stands behind a layer in a list of modules that run in order."""
@@ -185,7 +190,8 @@ class _Evidence:
         parent = split_name(layer.name)[0]
         hidden = layer.kind in {"linear", "conv1d", "conv2d", "conv3d"}
         # A list of modules mixes activations freely; layers and PReLUs called by name do not.
-        if hidden and parent in self.parents_with_prelu and self.context.type_of(parent) != "Sequential":
+        listed = self.context.type_of(parent) == "Sequential" or split_name(layer.name)[1].isdigit()
+        if hidden and parent in self.parents_with_prelu and not listed:
             sentence = "no activation assumed after it: no slopes are stored, unlike beside it"
             return Activation("identity", "assumed"), sentence
         return None

@@ -11,6 +11,7 @@ from typing import Any
 from specinspect.layers.context import Context
 from specinspect.layers.model import Activation, Layer
 from specinspect.layers.names import join, split_name
+from specinspect.layers.strides import makes_patches
 from specinspect.layers.vocabulary import SLOPES, usable
 
 Known = tuple[Activation, str]
@@ -156,7 +157,7 @@ class Guesses:
         """Return what usually follows a layer of this name, None where the name is no family's."""
         if layer.kind in {"lora", "recurrent", "embedding"}:
             return None
-        role = self._find(layer.name.lower())
+        role = Role("identity") if makes_patches(layer) else self._find(layer.name.lower())
         if role is None:
             return None
         if role.usual == "identity":

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from specinspect.checkpoint.model import FLOAT_DTYPES, TensorInfo
 from specinspect.layers.context import Context
 from specinspect.layers.model import Layer
-from specinspect.layers.names import numbered, split_name
+from specinspect.layers.names import join, numbered, split_name
 
 _NAME = re.compile(r"(?:.*_)?(?:p_?relu|act|activation|relu|non_?lin(?:earity)?)[0-9_]*")
 
@@ -18,8 +18,6 @@ def find_prelus(context: Context, layers: tuple[Layer, ...]) -> Mapping[str, str
     slopes = {
         split_name(name)[0]: info for name, info in context.tensors.items() if _is_prelu(context, name, info)
     }
-    if not slopes:
-        return {}
     by_number = {(split_name(path)[0], _number(path)): path for path in slopes if _number(path)}
     candidates = [layer for layer in layers if layer.kind == "linear" or layer.conv is not None]
     found: dict[str, str] = {}
@@ -30,6 +28,10 @@ def find_prelus(context: Context, layers: tuple[Layer, ...]) -> Mapping[str, str
         if path in free and _fits(slopes[path], layer):
             found[layer.name] = slopes[path].name
             free.discard(path)
+    for layer in candidates:
+        path = _next_in_list(context, layer)
+        if path is not None and layer.name not in found and _fits(context.tensors[path], layer):
+            found[layer.name] = path
     for layer in candidates if not context.alphabetical else ():
         path = context.next_module.get(layer.name)
         if layer.normalization is not None and path == layer.normalization.name:
@@ -49,6 +51,31 @@ def _is_prelu(context: Context, name: str, info: TensorInfo) -> bool:
         return known == "PReLU"
     named = _NAME.fullmatch(split_name(module)[1].lower()) is not None
     return named and context.sibling(module, "bias") is None
+
+
+def _next_in_list(context: Context, layer: Layer) -> str | None:
+    """Return the weight that has the next place in a bare list and can only be slopes: conv, norm, *prelu*.
+
+    A gain without a shift looks the same: behind a matrix only a single number is taken for a slope.
+    """
+    parent, last = split_name(layer.name)
+    if not last.isdigit():
+        return None
+    place = int(last) + 1
+    norm = layer.normalization
+    if norm is not None and norm.name == join(parent, str(place)):
+        place += 1
+    module = join(parent, str(place))
+    info = context.sibling(module, "weight")
+    alone = info is not None and [leaf for leaf in _LEAVES if context.sibling(module, leaf)] == ["weight"]
+    if info is None or not alone or len(info.shape) != 1 or info.dtype not in FLOAT_DTYPES:
+        return None
+    if context.type_of(module) not in {"", "PReLU"}:
+        return None
+    return info.name if info.size == 1 or layer.conv is not None else None
+
+
+_LEAVES = ("weight", "bias", "running_mean", "running_var", "weight_g", "weight_scale")
 
 
 def _number(path: str) -> str:

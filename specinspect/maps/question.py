@@ -167,10 +167,12 @@ def checked_inputs(layer: Layer, inputs: torch.Tensor) -> torch.Tensor:
     Raises:
         SettingsError: they have the wrong shape, or NaN in them.
     """
+    if inputs.is_complex():
+        raise SettingsError(f"--inputs: layer {layer.name!r}: expected real numbers, found complex ones")
     inputs = inputs.double()
     expected = f"(n, {layer.matrix_shape[1]}{', *sides' if layer.conv is not None else ''})"
     axes = 2 if layer.conv is None else 2 + len(layer.conv.kernel)
-    if inputs.ndim != axes or inputs.shape[1] != layer.matrix_shape[1] or not inputs.shape[0]:
+    if inputs.ndim != axes or inputs.shape[1] != layer.matrix_shape[1] or not inputs.numel():
         raise SettingsError(
             f"--inputs: layer {layer.name!r}: expected an array of shape {expected}, "
             f"got {tuple(inputs.shape)}"

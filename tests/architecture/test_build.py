@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -88,6 +89,27 @@ def user_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]
     for name in set(sys.modules) - before:
         if name.startswith("user"):
             del sys.modules[name]
+
+
+def test_what_native_code_writes_to_file_descriptor_1_goes_to_stderr(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    code = """
+import ctypes, os
+from torch import nn
+def build():
+    os.write(1, b"native")
+    ctypes.CDLL(None).printf(b"buffered")
+    print("python")
+    return nn.Linear(2, 2)
+"""
+    (tmp_path / "noisy_factory.py").write_text(code)
+    monkeypatch.chdir(tmp_path)
+    build_with_notes("noisy_factory:build")
+    os.write(1, b"data")
+    captured = capfd.readouterr()
+    assert captured.out == "data"
+    assert all(word in captured.err for word in ("native", "buffered", "python"))
 
 
 def test_kinds_of_factories(capsys: pytest.CaptureFixture[str]) -> None:

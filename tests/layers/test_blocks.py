@@ -246,7 +246,7 @@ def test_compose() -> None:
     assert block.shortcut.kind == "identity"
     assert any("assumed" in sentence for sentence in block.assumptions)
     wide = compose("layer2.0.conv1:layer2.0.conv2", layers)
-    assert wide.shortcut.kind == "rectangular-identity"
+    assert wide.shortcut.kind == "none"  # of stride 2, by its name, and wider
 
 
 @pytest.mark.parametrize(
