@@ -6,11 +6,11 @@ checkpoint's path nor its name. So one changed layer recomputes one layer, and a
 where it was.
 
 One file per entry rather than one per checkpoint or a database: an entry appears whole or not at all
-(written beside, then renamed), several processes need no lock, damage costs one entry, and room is made by removing
-the files that were not used for longest. `tests/benchmarks/bench_cache.py` measures what that costs. The worst
-case is thousands of layers of 32 × 32 with nothing but their weights: writing an entry takes about as long as
-computing it, and so does reading it. No layer is left out even so, since a run whose results are all known
-loads no torch, which takes longer than everything else in it.
+(written beside, then renamed), several processes need no lock, damage costs one entry, and room is made by
+removing the files that were not used for longest. `tests/benchmarks/bench_cache.py` measures what that
+costs. The worst case is thousands of layers of 32 × 32 with nothing but their weights: writing an entry
+takes about as long as computing it, and so does reading it. No layer is left out even so, since a run whose
+results are all known loads no torch, which takes longer than everything else in it.
 
 Nothing is trusted that could be wrong:
 
