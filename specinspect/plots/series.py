@@ -15,6 +15,8 @@ from specinspect.report.text import kappa, number
 if TYPE_CHECKING:
     from specinspect.spectra.model import Histogram, Spectrum
 
+LEAST_SHARE = 1e-6
+"""Of a singular value, in a cell: less is rounding of the borders."""
 MOST_VALUES = 4096
 """Values that are made up from bins, for a sorted curve."""
 
@@ -85,16 +87,17 @@ class Series:
     def counts(self, axis: LogAxis) -> NDArray[np.float64]:
         """Return how many values fall into each cell of an axis that covers them.
 
-        A bin is spread evenly over the cells that it covers, so shares of a value are possible.
+        A bin is spread evenly over the part of the axis that it covers, so shares of a value are possible.
         """
         if self.values is not None:
             cells = axis.places(self.positive)
             return np.bincount(cells, minlength=axis.cells).astype(np.float64)
-        counts = np.zeros(axis.cells)
-        for low, high, count in self._bins():
-            first, last = (min(max(axis.place(math.log10(v)), 0), axis.cells - 1) for v in (low, high))
-            counts[first : last + 1] += count / (last - first + 1)
-        return counts
+        if not self._bins() or self.histogram is None:
+            return np.zeros(axis.cells)
+        below = np.concatenate([[0.0], np.cumsum(self.histogram.counts)])
+        borders = np.linspace(axis.low, axis.high, axis.cells + 1)
+        counts = np.diff(np.interp(borders, np.log10(self.histogram.edges), below))
+        return np.where(counts > LEAST_SHARE, counts, 0.0)
 
     def descending(self) -> NDArray[np.float64]:
         """Return decimal logarithms of the positive values, from the largest down.

@@ -10,9 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from specinspect.plots.axis import LogAxis
 from specinspect.plots.bars import heights, log_histogram, mirror_histogram
 from specinspect.plots.canvas import Canvas
 from specinspect.plots.series import Line, Series
+from specinspect.spectra.model import Histogram
 from tests.plots.samples import binned, chain, chain_values, number, skip, skip_values
 
 BARS = set("▁▂▃▄▅▆▇█▔▀#.:=\"'")
@@ -156,11 +158,35 @@ def test_bins_and_values_tell_the_same_story() -> None:
 
 
 def test_counts_of_bins_are_complete() -> None:
-    from specinspect.plots.axis import LogAxis
-
     for values in (chain_values(), skip_values()):
         series = binned(Series("x", "chain", values))
         for cells in (7, 48, 131):
             axis = LogAxis.over(series.range(), cells)
             assert axis is not None
             assert series.counts(axis).sum() == pytest.approx(len(values))
+
+
+def test_bins_make_no_comb() -> None:
+    """Bins and cells of nearly equal width must not beat: even counts stay even."""
+    edges = tuple((10.0 ** np.linspace(-2, 1, 49)).tolist())
+    series = Series("x", "chain", None, Histogram(edges, (100,) * 48, 0))
+    for cells in (31, 48, 69, 200):
+        axis = LogAxis.over(series.range(), cells)
+        assert axis is not None
+        inside = series.counts(axis)[2:-2]
+        inside = inside[inside > 0]
+        assert inside.max() / inside[1:-1].min() < 1.001
+
+
+@pytest.mark.parametrize("cells", [7, 48, 131, 300])
+def test_every_bin_that_is_not_empty_is_seen(cells: int) -> None:
+    counts = tuple(1 if i in {0, 7, 20, 47} else 0 for i in range(48))
+    edges = tuple((10.0 ** np.linspace(-300, 300, 49)).tolist())
+    series = Series("x", "chain", None, Histogram(edges, counts, 0))
+    axis = LogAxis.over(series.range(), cells)
+    assert axis is not None
+    drawn = heights(series.counts(axis), 3) > 0
+    for place in (0, 7, 20, 47):
+        middle = math.log10(edges[place]) + 300 / 48
+        assert drawn[axis.place(middle)]
+    assert drawn.sum() <= 4 * (cells / 48 + 2)

@@ -208,7 +208,7 @@ def facts(view: PaneView) -> Iterator[Fact]:
         yield Fact("failed", visible(view.reason) or "no reason was given")
     yield from _editable(layer, result.grid if result is not None else None)
     yield Fact("name", layer_name(layer.name))
-    yield Fact("kind", layer.kind, words.SOURCES["shape"])
+    yield Fact("kind", layer.kind)
     yield Fact("shape", f"{shape(layer.shape)}  as stored, {layer.dtype}")
     outputs, inputs = layer.matrix_shape
     yield Fact("map", f"{integer(inputs)} inputs -> {integer(outputs)} outputs")

@@ -90,13 +90,14 @@ def facts_of(spectrum: Spectrum) -> Iterator[tuple[str, str]]:
 def _patterns(spectrum: Spectrum) -> Iterator[tuple[str, str]]:
     found = spectrum.patterns
     assert found is not None
-    yield "patterns", f"{found.n}; medians above"
+    yield "patterns", "1" if found.n == 1 else f"{found.n}, medians above"
     yield "active", _share(found.active_fraction)
     for name, label in (("sigma_max", "σmax"), ("sigma_min", "σmin"), ("condition_number", "κ")):
         if name in found.scalars:
             values = found.scalars[name]
             texts = [number(v) if v is not None else "∞ or not resolved" for v in (values.min, values.max)]
-            yield f"{label} from", f"{texts[0]} to {texts[1]}" if texts[0] != texts[1] else texts[0]
+            if texts[0] != texts[1]:
+                yield f"{label} range", f"{texts[0]} to {texts[1]}"
 
 
 def _share(values: Range) -> str:
