@@ -117,11 +117,12 @@ def _pool_blocks(convolution: ConvolutionMap, omegas: torch.Tensor, kernel: torc
     Args:
         convolution: stride.
         omegas: (frequencies, s^D, D): the aliases of each output frequency, in turns per input position.
-        kernel: (1, out, in, *k), for shapes and device.
+        kernel: (groups, out, in, *k), for shapes and device; several groups have as many outputs as inputs,
+            so that the pool mixes none of them.
     """
     groups, out, inn = kernel.shape[:3]
-    if groups != 1:
-        raise AssertionError("the pool mixes no groups: only asked for without them")
+    if groups != 1 and out != inn:
+        raise AssertionError("the pool would mix groups")
     window = torch.tensor(
         list(itertools.product(*(range(s) for s in convolution.stride))), dtype=torch.float64
     )
@@ -129,4 +130,5 @@ def _pool_blocks(convolution: ConvolutionMap, omegas: torch.Tensor, kernel: torc
     # Taps s^{-D/2}, then s^{-D/2} for the aliases (MATH R61): 1/s^D in all.
     symbol = torch.complex(angles.cos(), angles.sin()).mean(-1).to(kernel.device)
     identity = torch.eye(out, inn, dtype=torch.complex128, device=kernel.device)
-    return (symbol[:, None, :, None] * identity[None, :, None, :]).flatten(2)
+    blocks = (symbol[:, None, :, None] * identity[None, :, None, :]).flatten(2)
+    return blocks.repeat_interleave(groups, 0) if groups > 1 else blocks

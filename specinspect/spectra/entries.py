@@ -24,7 +24,8 @@ def entries(linear: DenseMap | ConvolutionMap) -> Entries:
     else:
         matrix = linear.matrix
     rows, columns = matrix.shape
-    largest = float(matrix.abs().max()) if matrix.dtype.itemsize >= 4 else float(matrix.float().abs().max())
+    low, high = (matrix if matrix.dtype.itemsize > 1 else matrix.float()).aminmax()  # makes no copy
+    largest = max(-float(low), float(high))
     scale = harmless_scale(largest)
     count = rows * columns
     sums = np.zeros(4)

@@ -138,7 +138,7 @@ def test_zero_padding_over_many_kernels() -> None:
     """R64 and R65 on the layer's own spectrum, against the matrix that torch's convolution has."""
     rng = np.random.default_rng(3)
     compared: Counter[tuple[str, str]] = Counter()
-    for round_ in range(30):
+    for round_ in range(39):
         for channels, size, n in ((1, 3, 6), (2, 3, 5), (2, 5, 8)):
             for name, kernel in kernels(channels, size, rng).items():
                 rho, beta = ((1.0, 1.0), (1.0, 0.2), (-1.0, 0.3))[round_ % 3]
@@ -157,8 +157,8 @@ def test_zero_padding_over_many_kernels() -> None:
                 if beside.bound is not None:
                     truth = values(rho * np.eye(len(dense)) + beta * dense)
                     assert truth[0] / truth[-1] <= beside.bound * (1 + 1e-6)
-    assert min(compared["r64", "weight"], compared["r65", "weight"]) >= 900
-    assert compared["r65", "skip"] >= 100
+    assert min(compared["r64", "weight"], compared["r65", "weight"]) >= 1000
+    assert compared["r65", "skip"] >= 1000
 
 
 def test_what_the_periodic_grid_alone_says() -> None:

@@ -250,3 +250,18 @@ def test_sampled_diagonals_are_the_jacobian_of_the_layer() -> None:
             lambda v: F.leaky_relu(norm(linear(v[None])), 0.1)[0], x
         )
         assert torch.allclose(d[:, None] * linear.weight.detach(), jacobian, atol=1e-12)
+
+
+@pytest.mark.parametrize(("groups", "width"), [(3, 1), (2, 2)])
+def test_a_strided_grouped_convolution_beside_an_average_pool(groups: int, width: int) -> None:
+    """A depthwise convolution that halves the grid, as MobileNets have them."""
+    rng = np.random.default_rng(4)
+    kernel = torch.from_numpy(rng.standard_normal((groups * width, width, 3)))
+    d = rng.choice([0.0, 1.0, 0.5], (1, groups * width))
+    linear = ConvolutionMap(kernel.reshape(groups, width, width, 3), (2,), (1,), (8,), "f64", (1,))
+    answer = ask(linear, "average-pool", d, 1.0, 0.5)
+    dense = dense_convolution(kernel, (8,), 2, 1, groups)
+    pool = dense_pool(groups * width, groups * width, (8,), 2)
+    dw = np.repeat(d[0], 4)[:, None] * dense
+    assert_values(answer.maps["skip"], pool + 0.5 * dense, 5)
+    assert_values(answer.maps["skip_chain"], pool + 0.5 * dw, 5)
