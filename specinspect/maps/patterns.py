@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     import torch
 
 
+VANISHING = 1e-150
+"""Entries of D below this are taken as zero."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Affine:
     """The eval-mode batch normalisation z → scale·z + shift between a layer and its activation."""
@@ -83,4 +87,6 @@ def diagonals_at(
     smooth = not bool(((derivative == 0) | (derivative == 1)).all())
     active = (derivative.abs() > 0.5) if smooth else derivative != 0
     values = derivative if affine is None else derivative * affine.scale
+    # The far tail of a smooth activation, whose squares and inverses leave float64.
+    values = values.masked_fill(values.abs() < VANISHING, 0.0)
     return Diagonals(values, active.double().mean(1))

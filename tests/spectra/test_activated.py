@@ -265,3 +265,13 @@ def test_a_strided_grouped_convolution_beside_an_average_pool(groups: int, width
     dw = np.repeat(d[0], 4)[:, None] * dense
     assert_values(answer.maps["skip"], pool + 0.5 * dense, 5)
     assert_values(answer.maps["skip_chain"], pool + 0.5 * dw, 5)
+
+
+def test_the_far_tail_of_a_smooth_activation_is_zero() -> None:
+    outputs = torch.tensor([[-40.0, -38.0, -2.0, 1.0]], dtype=torch.float64)
+    d = diagonals_at(outputs, None, ("gelu", torch.tensor(0.0)))
+    assert d.values[0, :2].tolist() == [0, 0]
+    assert (d.values[0, 2:] != 0).all()
+    weight = np.random.default_rng(5).standard_normal((4, 4))
+    answer = ask(DenseMap(torch.from_numpy(weight), "f64"), "identity", d.values.numpy(), 0.0, 1.0)
+    assert_values(answer.maps["skip_chain"], d.values.numpy()[0][:, None] * weight, 5)
