@@ -77,7 +77,7 @@ def judge(claim: Claim, *, vacuous: str = "") -> BoundCheck:
         )
     chance = ""
     if claim.probability is not None:
-        chance = f": by chance this happens with probability at most {1 - claim.probability:.2g}"
+        chance = f": fresh weights do that with probability at most {1 - claim.probability:.2g}"
     return replace(given, verdict="violated", why=f"{numbers} is {side} {bound:.4g}{chance}")
 
 

@@ -9,7 +9,7 @@ _P0 = "Riedi, Balestriero, Baraniuk, Singular Value Perturbation and Deep Networ
 RESULTS: tuple[Result, ...] = (
     Result(
         id="r14",
-        title="What a batch adds to the conditioning of learning",
+        title="what a batch adds to the conditioning of learning",
         statement=(
             "For an output M·W·z and the parameters vec(W) the Jacobian is M⊗zᵀ: singular values "
             "s_i(M)·‖z‖. One input thus adds no factor to κ. A batch Z (N inputs, one per row) in one "

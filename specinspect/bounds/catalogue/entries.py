@@ -14,7 +14,7 @@ _FORMS = (
 RESULTS: tuple[Result, ...] = (
     Result(
         id="r10",
-        title="Norm from the largest entry",
+        title="norm from the largest entry",
         statement=(
             "σ_1(W) <= c·√(mn) for an m×n matrix with |w_ij| <= c; equal where all entries are equal. For a "
             "product of p such n×n matrices, with any diagonals |D| <= 1 between them, σ_1 <= (nc)^p. For a "
@@ -27,7 +27,7 @@ RESULTS: tuple[Result, ...] = (
     ),
     Result(
         id="r11",
-        title="Condition number of a skip from the largest entry",
+        title="κ beside a skip, from the largest entry",
         statement=(
             "With a the norm bound of r10 for (β/ρ)W: 1-a <= σ_i(I+M) <= 1+a and κ(I+M) <= (1+a)/(1-a), "
             "for every singular value. The same holds for D·W with any |D| <= 1 (a times the largest |d| "
@@ -42,7 +42,7 @@ RESULTS: tuple[Result, ...] = (
     ),
     Result(
         id="r12.89",
-        title="A ReLU before a skip: first form",
+        title="a ReLU before a skip: first form",
         statement=(
             "κ((I+W)·D) <= (1+nc)/(1-nc-√(2rc(n+1))), D of ReLU with r zeros. Rests on "
             "Σ(s_i-σ_i)² <= r(1+2c+nc²)."
@@ -55,7 +55,7 @@ RESULTS: tuple[Result, ...] = (
     ),
     Result(
         id="r12.90",
-        title="A ReLU before a skip: second form",
+        title="a ReLU before a skip: second form",
         statement="κ((I+W)·D) <= (1+nc)/√((1-nc)²-2rc(n+1)), D of ReLU with r zeros; never above r12.89.",
         assumptions=(*_FORMS, "D has entries 0 and 1 alone", "the denominator is positive"),
         vacuous="Where the denominator is not positive: r zeros need nc well below 1.",
@@ -65,7 +65,7 @@ RESULTS: tuple[Result, ...] = (
     ),
     Result(
         id="r13",
-        title="A leaky ReLU before a skip",
+        title="a leaky ReLU before a skip",
         statement=(
             "κ((I+W)·D) <= (1+nc)/√((1-nc)²-E), with r entries η in D and "
             "E² = (1-η²)²(r(1+3c)² + 9c²r(r-1)) + 18c²(1-η)²r(n-r)."

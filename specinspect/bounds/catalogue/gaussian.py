@@ -61,7 +61,7 @@ RESULTS: tuple[Result, ...] = (
     ),
     Result(
         id="r19.max",
-        title="Largest singular value of random weights",
+        title="largest singular value of random weights",
         statement="P(σ_1 > s(√m + √n + √(2ln(1/δ)))) <= δ for an m×n matrix of standard deviation s.",
         assumptions=(_IID, _GAUSSIAN),
         vacuous="",
@@ -70,7 +70,7 @@ RESULTS: tuple[Result, ...] = (
     ),
     Result(
         id="r19.min",
-        title="Smallest singular value of random weights",
+        title="smallest singular value of random weights",
         statement="P(σ_min < s(√max(m,n) - √min(m,n) - √(2ln(1/δ)))) <= δ.",
         assumptions=(_IID, _GAUSSIAN),
         vacuous="For square matrices, and wherever the difference of the roots is below √(2ln(1/δ)).",
@@ -79,7 +79,7 @@ RESULTS: tuple[Result, ...] = (
     ),
     Result(
         id="r20",
-        title="Largest singular value, Tracy-Widom",
+        title="largest singular value, Tracy-Widom",
         statement=(
             "σ_1² ≈ s²(μ + σq) with μ = (√(m-1)+√n)², σ = (√(m-1)+√n)(1/√(m-1)+1/√n)^(1/3) and q the upper "
             "quantile of TW1 at δ. For square W σ_1 → 2c and σ_n → 0."
@@ -91,46 +91,46 @@ RESULTS: tuple[Result, ...] = (
     ),
     Result(
         id="r21.gauss",
-        title="Condition number of a skip beside random weights",
+        title="κ of a skip beside random weights",
         statement=(
             "With |τ| <= T (r17, both sides) and σ_1 <= S (r19), each at δ/3: σ_1(I+W) <= √(1+S²+T), "
             "σ_n(I+W) >= 1-T/2 and κ(I+W) <= √(1+S²+T)/(1-T/2), with probability 1-δ. Beside a rectangular "
             "identity T is that of the square part."
         ),
         assumptions=(_IID, _GAUSSIAN, _SCALE, "D = I, or fixed without a look at W"),
-        vacuous="From T = 2 on: c of 1/√2 and less, by the size of n.",
+        vacuous="From T = 2 on: c = 0.71 in wide layers, less in narrow ones.",
         strength="probabilistic",
         source=f"{_P0}: Lemma 36 (111) to (116), Corollary 37; with r17 and r19 in place of the limits",
         corrected="Needs τmin > -2 where the paper needs -1. Its definition (111) is not reconstructed.",
     ),
     Result(
         id="r21.alld",
-        title="The same for all activation patterns at once",
+        title="κ of a skip beside random weights, all patterns at once",
         statement=(
             "κ(I+DW) <= √(1+S²+T)/(1-T/2) for every D with entries in the range of φ' together, with "
             "probability 1-δ: T from r18, S from r19 (times max|φ'|), each at δ/3. By r9 also κ((I+DW)·D0) "
             "for every ReLU D0."
         ),
         assumptions=(_IID, _GAUSSIAN, _SCALE, "φ' of the activation lies in [d1, d2]; no normalisation in D"),
-        vacuous="From T = 2 on: c of 0.66 and less for ReLU, by the size of n.",
+        vacuous="From T = 2 on: c = 0.66 in wide ReLU layers, less in narrow ones.",
         strength="probabilistic",
         source="ours; replaces Riedi and others, Corollary 40 (151)",
         corrected="The paper's statements hold for a D that does not depend on W; this one for all of them.",
     ),
     Result(
         id="r21.tw",
-        title="Condition number of a skip, Tracy-Widom",
+        title="κ of a skip beside random weights, Tracy-Widom",
         statement=(
             "κ(I+W) <= √(1+S²+T)/(1-T/2) with T from r16 and S from r20, each at δ/3: sharper, asymptotic."
         ),
         assumptions=(_IID, _SYMMETRIC, _SCALE, _LIMIT),
-        vacuous="From T = 2 on: c of 1/√2 and less, by the size of n.",
+        vacuous="From T = 2 on: c = 0.71 in wide layers, less in narrow ones.",
         strength="asymptotic",
         source=f"{_P0}: Lemma 36 (111) to (116), Corollary 37",
     ),
     Result(
         id="r22.121",
-        title="Wide layers: first form",
+        title="wide layers: first form",
         statement="κ(I+W) <= √((1+4c²+2√2c)/(1-2√2c)) as n → ∞, for c < 1/(2√2) = 0.354. At c = 1/4: 2.585.",
         assumptions=(_IID, _SYMMETRIC, _SCALE, _LIMIT),
         vacuous="From c = 1/(2√2) on.",
@@ -140,7 +140,7 @@ RESULTS: tuple[Result, ...] = (
     ),
     Result(
         id="r22.122",
-        title="Wide layers: second form",
+        title="wide layers: second form",
         statement="κ(I+W) <= (1+2c)/√(1-2√2c) as n → ∞, for c < 1/(2√2) = 0.354. At c = 1/4: 2.772.",
         assumptions=(_IID, _SYMMETRIC, _SCALE, _LIMIT),
         vacuous="From c = 1/(2√2) on.",
@@ -149,7 +149,7 @@ RESULTS: tuple[Result, ...] = (
     ),
     Result(
         id="r22.nr",
-        title="Wide layers, by the numerical range",
+        title="wide layers, by the numerical range",
         statement="κ(I+W) <= √(1+4c²+2√2c)/(1-√2c) as n → ∞, for c < 1/√2 = 0.707. At c = 1/4: 2.164.",
         assumptions=(_IID, _SYMMETRIC, _SCALE, _LIMIT),
         vacuous="From c = 1/√2 on.",
@@ -159,7 +159,7 @@ RESULTS: tuple[Result, ...] = (
     ),
     Result(
         id="r23",
-        title="Wide layers: the exact limit",
+        title="wide layers: the exact limit",
         statement=(
             "With v = c², R = √(v²+8v), b± = (4-v±R)/(4(1-v)), z(b) = 1/b² - v/(b(b-1)): σ_n(I+W) → √z(b+) "
             "and σ_1(I+W) → √z(b-) for c < 1; σ_n → 0 from c = 1 on. κ → 2.061 at c = 1/4, 2.404 at 0.3, "
@@ -172,7 +172,7 @@ RESULTS: tuple[Result, ...] = (
     ),
     Result(
         id="r24",
-        title="A skip beats the plain layer, in probability",
+        title="a skip beats the plain layer, in probability",
         statement=(
             "P(κ(W) <= K) → exp(-2n/K - 2n²/K²) for Gaussian square W. With K the bound of r21.gauss: "
             "P(κ(I+W) < κ(W)) is at least about 1 - δ - P(κ(W) <= K). The check compares the two κ."
@@ -188,7 +188,7 @@ RESULTS: tuple[Result, ...] = (
     ),
     Result(
         id="r25",
-        title="What a pattern can take from a skip",
+        title="what a pattern can take from a skip",
         statement=(
             "σ_i(ρA+βDW) >= σ_n(ρA+βW) - |β|·√(Σ_j (1-d_j)²‖w_j‖²), for every D: the singular values move "
             "by at most the norm of what D takes away (rows w_j). For N = (D1W+I)D0 with r0, r1 zeros: "
@@ -206,7 +206,7 @@ RESULTS: tuple[Result, ...] = (
     ),
     Result(
         id="r26",
-        title="A stack of residual layers",
+        title="a stack of residual layers",
         statement=(
             "M = Π(I+D_lW_l): κ(M) <= Πκ(I+D_lW_l), σ_n(M) >= Πσ_n(I+D_lW_l), and κ(M·D0) <= κ(M) for a "
             "ReLU D0."
