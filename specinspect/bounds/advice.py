@@ -112,11 +112,14 @@ def _branch(q: LayerQuantities, target: float) -> Iterator[Advice]:
     if q.tau is None:
         return
     beta = largest_beta(q, target)
-    where = " (on its periodic grid)" if q.kind.startswith("conv") else ""
     reach = f"up to β = {beta:.4g}; β is {q.beta:.4g}"
     if not isfinite(beta):
         reach = f"for every β up to {_FARTHEST:g}·ρ/σmax"
-    yield Advice("r4.best", "beta", beta, f"κ(skip) <= {target:g} is guaranteed {reach}{where}")
+    yield Advice("r4.best", "beta", beta, f"κ(skip) <= {target:g} is guaranteed {reach}{_where(q)}")
+
+
+def _where(q: LayerQuantities) -> str:
+    return " (on its periodic grid)" if q.kind.startswith("conv") else ""
 
 
 # Norms
@@ -134,7 +137,7 @@ def _norms(q: LayerQuantities, target: float) -> Iterator[Advice]:
             "r4.simple",
             "shrink_factor",
             allowed / top,
-            f"κ(skip) <= {target:g} is guaranteed once W has shrunk to {allowed / top:.3g} of its size",
+            f"κ(skip) <= {target:g} is guaranteed once W has shrunk to {allowed / top:.3g}{_where(q)}",
         )
     norm = entry_norm(q)
     if norm is None or q.entries is None or not norm > 0:
@@ -174,7 +177,7 @@ def guaranteed_scale(
         high: largest.
     """
     unit = guaranteed(shape, 1.0, delta, low, high)
-    square, t = target_kappa**2, unit.tau
+    square, t = min(target_kappa, 1e100) ** 2, unit.tau
     root = sqrt(t**2 * (1 + 3 * square) + 4 * unit.sigma**2 * (square - 1))
     return 2 * (square - 1) / (t * (1 + square) + root)
 

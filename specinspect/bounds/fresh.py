@@ -78,7 +78,7 @@ def scale_of(entries: Entries, init: str | None) -> Scale:
     std = initial_std(init, entries)
     sentence = f"standard deviation {std:.3g} of the initialisation {init}"
     # The mean square of Gaussian entries fluctuates most, by √(2/N).
-    off = abs(rms**2 / std**2 - 1) * sqrt(count / 2)
+    off = abs(min(rms / std, 2.0) ** 2 - 1) * sqrt(count / 2)
     if off <= _threshold():
         return Scale(std, sentence)
     return Scale(
@@ -177,7 +177,7 @@ def _dispersion(norms: NDArray[np.float64], length: int, rms: float, excess: flo
 
 def _sphericity(values: NDArray[np.float64], rows: int, columns: int, excess: float) -> float:
     """Return the standard score of m·n·Σσ⁴/(Σσ²)² - m - n, which tends to N(1 + γ, 4) for i.i.d. entries."""
-    squares = values.astype(np.float64) ** 2
+    squares = (values / values.max()) ** 2
     statistic = rows * columns * float((squares**2).sum() / squares.sum() ** 2) - rows - columns
     return (statistic - 1 - excess) / 2
 

@@ -57,7 +57,9 @@ def judge(claim: Claim, *, vacuous: str = "") -> BoundCheck:
     if claim.doubt:
         if trivially:
             return replace(given, probability=None, bound=None, slack=None)
-        return replace(given, probability=None, why=f"{claim.doubt}; a fresh layer would have {bound:.4g}")
+        side = "at least" if claim.lower else "at most"
+        reference = f"{claim.doubt}; a fresh Gaussian layer would have {side} {bound:.4g}"
+        return replace(given, probability=None, why=reference)
     if trivially:
         trivial = "the bound is not positive" if claim.lower else "the bound is infinite"
         return replace(given, verdict="vacuous", bound=None, slack=None, why=vacuous or trivial)

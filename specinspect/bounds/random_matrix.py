@@ -107,14 +107,15 @@ def limit_nr(c: Real) -> Array:
 def limit_extremes(c: Real) -> tuple[Array, Array]:
     """Return where σ_1 and σ_n of I + W tend to as n → ∞ (MATH R23); σ_n → 0 from c = 1 on."""
     c = np.asarray(c, float)
-    v = np.maximum(c, 1e-8) ** 2
+    v = np.clip(c, 1e-8, 1e70) ** 2
     root = np.sqrt(v * v + 8 * v)
-    inner = 4 / (4 - v + root)  # (4-v-R)/(4(1-v)), written so that v = 1 is no exception
+    # (4-v-R)/(4(1-v)), written so that v = 1 is no exception and a large v loses no digits.
+    inner = 4 / (4 + 8 * v / (root + v))
     with np.errstate(divide="ignore", invalid="ignore"):
         outer = (4 - v + root) / (4 * (1 - v))
         low = np.where(v < 1, 1 / outer**2 - v / (outer * (outer - 1)), 0.0)
     high = 1 / inner**2 - v / (inner * (inner - 1))
-    return np.sqrt(high), np.sqrt(np.maximum(low, 0))
+    return np.where(c > 1e70, 2 * c, np.sqrt(high)), np.sqrt(np.maximum(low, 0))
 
 
 def limit_kappa(c: Real) -> Array:

@@ -67,7 +67,7 @@ def skip_checks(q: LayerQuantities, fresh: Fresh) -> Iterator[BoundCheck]:
         return
     c = abs(q.beta / q.rho) * fresh.c
     conv, square = q.kind.startswith("conv"), q.shape[0] == q.shape[1]
-    found, sure = kappa(q.skip), 1 - fresh.delta
+    found = kappa(q.skip)
     known = (*fresh.assumptions, f"c = {c:.3g} of (β/ρ)W")
     if conv:
         why = "proven for dense matrices, not for convolutions"
@@ -87,17 +87,24 @@ def skip_checks(q: LayerQuantities, fresh: Fresh) -> Iterator[BoundCheck]:
     if conv or not square:
         yield absent("r24", "skip", "speaks of square dense layers")
         return
+    yield _beside_plain(q, fresh, c, known)
+
+
+def _beside_plain(q: LayerQuantities, fresh: Fresh, c: float, known: tuple[str, ...]) -> BoundCheck:
+    """R24: κ(skip) against this layer's own κ(W), so that there is no reference of a fresh layer."""
+    if fresh.gaussian_doubt:
+        return absent("r24", "skip", fresh.gaussian_doubt, known)
     bound = guaranteed(q.shape, c, fresh.delta, 1.0, 1.0).kappa
-    plain = 0.0 if bound == inf else float(rm.edelman(fresh.n, bound))
-    beaten = Claim(
-        "r24", "skip", "κ(skip)", found, kappa(q.weight),
-        probability=max(sure - plain, 0.0), asymptotic=True, doubt=fresh.gaussian_doubt,
-        assumptions=(*known, "the bound is κ(W): a skip beats the plain layer, in probability only"),
+    if bound == inf or q.skip is None:
+        return absent("r24", "skip", f"r21.gauss guarantees nothing at c = {c:.3g}", known)
+    plain = float(rm.edelman(fresh.n, bound))
+    return judge(
+        Claim(
+            "r24", "skip", "κ(skip)", kappa(q.skip), kappa(q.weight),
+            probability=max(1 - fresh.delta - plain, 0.0), asymptotic=True,
+            assumptions=(*known, "the bound is κ(W): a skip beats the plain layer, in probability only"),
+        )
     )  # fmt: skip
-    if bound == inf:
-        yield absent("r24", "skip", f"r21.gauss guarantees nothing at c = {c:.3g}", known)
-    else:
-        yield judge(beaten)
 
 
 _LARGEST = {"r22.121": 1 / sqrt(8), "r22.122": 1 / sqrt(8), "r22.nr": 1 / sqrt(2), "r23": 1.0}

@@ -118,6 +118,16 @@ def test_a_stack_of_layers_whose_skips_are_real() -> None:
     assert (found.verdict, found.bound) == ("not_applicable", None)
 
 
+@pytest.mark.parametrize("scale", [1e300, 1e150, 1e-150, 1e-300])
+@pytest.mark.parametrize("init", [None, "kaiming", "std:1e-200"])
+def test_the_edges_of_float64(scale: float, init: str | None) -> None:
+    generator = torch.Generator().manual_seed(2)
+    state = {"a.weight": scale * torch.randn(24, 24, generator=generator, dtype=torch.float64)}
+    (layer,) = inspect(state, init=init, target_kappa=1e300)
+    assert not [c for c in layer.bounds if c.verdict == "violated"]
+    assert check(layer, "r17").verdict == ("holds" if init is None else "not_applicable")
+
+
 def test_convolutions() -> None:
     """r10 counts the taps, of strided layers too; what is proven for dense matrices alone is not claimed."""
     generator = torch.Generator().manual_seed(1)

@@ -85,6 +85,7 @@ def test_limits_end_where_they_end() -> None:
     assert high[1:4] == pytest.approx(np.sqrt(6.75), rel=1e-6)
     assert (low[1:] < 1e-3).all()
     assert high[4] > 2 * 3.0
+    assert rm.limit_extremes(np.array([1e6, 1e60, 1e90]))[0] == pytest.approx(np.array([2e6, 2e60, 2e90]))
 
 
 def test_no_limit_lies_below_the_exact_one() -> None:
