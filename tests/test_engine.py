@@ -472,7 +472,7 @@ def test_a_told_prelu_uses_the_stored_slopes() -> None:
 
 
 def test_a_block_on_a_smaller_grid_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("specinspect.spectra.blocks.MOST_OPERATIONS", 1e5)
+    monkeypatch.setattr("specinspect.spectra.blocks.cost.MOST_OPERATIONS", 1e5)
     state = {"a.weight": torch.randn(4, 4, 3, 3), "b.weight": torch.randn(4, 4, 3, 3)}
     block = inspect(state, compose=["a:b"], grid=16).blocks[-1]
     assert block.grid is not None

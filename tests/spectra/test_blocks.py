@@ -21,7 +21,6 @@ from specinspect.layers.blocks import Block, block_tensors, compose, discover_bl
 from specinspect.layers.model import Layer
 from specinspect.maps.blocks import Branch, build_branch, jacobian, sample_inputs
 from specinspect.report.blocks import block_to_dict
-from specinspect.spectra import blocks as spectra_blocks
 from specinspect.spectra.blocks import BlockResult, measure_block
 from specinspect.spectra.model import Spectrum
 from specinspect.spectra.plan import Plan
@@ -259,7 +258,7 @@ def test_per_pixel_dense_and_by_iteration(monkeypatch: pytest.MonkeyPatch) -> No
         j, a = jacobian(branch, sample_inputs(branch, name, 1, 0)[0])
         assert_spectrum(dense.chain, j)
         assert_spectrum(dense.skip, a + j)
-        monkeypatch.setattr(spectra_blocks, "DENSE_COLUMNS", 1)
+        monkeypatch.setattr("specinspect.spectra.blocks.pixel.DENSE_COLUMNS", 1)
         iterated = found.measure(name, grid=6, patterns=1, per_pixel=True)
         monkeypatch.undo()
         for exact, other in ((dense.chain, iterated.chain), (dense.skip, iterated.skip)):
@@ -274,7 +273,7 @@ def test_per_pixel_dense_and_by_iteration(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_large_block_gets_a_smaller_grid(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(spectra_blocks, "MOST_OPERATIONS", 1e6)
+    monkeypatch.setattr("specinspect.spectra.blocks.cost.MOST_OPERATIONS", 1e6)
     result = Found(nets.ResNet()).measure("layer1.0", grid=16)
     assert result.grid == (3, 3)
     assert any("smaller than 16" in sentence for sentence in result.assumptions)

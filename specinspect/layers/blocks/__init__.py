@@ -1,0 +1,50 @@
+"""Blocks: layers that act together, in a residual branch, an MLP, an attention, or as a user chains them."""
+
+from specinspect.layers.blocks.composed import compose
+from specinspect.layers.blocks.discover import discover_blocks, find_blocks
+from specinspect.layers.blocks.model import (
+    GAINS,
+    NORM_LEAVES,
+    SHIFTS,
+    Activate,
+    Apply,
+    Block,
+    BlockDiscovery,
+    BlockKind,
+    Factor,
+    Gate,
+    Heads,
+    Normalize,
+    Pool,
+    Repeat,
+    Scale,
+    Shortcut,
+    ShortcutKind,
+    block_tensors,
+    total_stride,
+)
+
+__all__ = [
+    "GAINS",
+    "NORM_LEAVES",
+    "SHIFTS",
+    "Activate",
+    "Apply",
+    "Block",
+    "BlockDiscovery",
+    "BlockKind",
+    "Factor",
+    "Gate",
+    "Heads",
+    "Normalize",
+    "Pool",
+    "Repeat",
+    "Scale",
+    "Shortcut",
+    "ShortcutKind",
+    "block_tensors",
+    "compose",
+    "discover_blocks",
+    "find_blocks",
+    "total_stride",
+]

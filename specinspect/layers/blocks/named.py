@@ -1,0 +1,149 @@
+"""Blocks that names tell: MLPs, gated MLPs and attention of the common transformers, and ResNets."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+from specinspect.layers.blocks.known import Known
+from specinspect.layers.blocks.model import Block, BlockKind, Shortcut
+from specinspect.layers.blocks.resnet import resnet_block
+from specinspect.layers.blocks.walk import (
+    ATTENTION,
+    NotUnderstoodError,
+    Walk,
+    assumed,
+    check_square,
+    gated_factor,
+    spread_heads,
+)
+from specinspect.layers.model import Layer
+from specinspect.layers.names import join, split_name
+
+_NOT_A_BLOCK = frozenset({"se", "squeeze", "squeeze_excite", "fc", "gate", "head", "classifier"})
+
+_RESNET = re.compile(r"(.*\.[0-9]+|[a-z_]*[0-9]+)\.conv1", re.DOTALL)
+
+_CROSS = re.compile(r"cross|encoder_attn|EncDec|encdec|attn2")
+
+_PAIRS = (
+    ("intermediate.dense", "output.dense"), ("intermediate_dense", "output_dense"), ("c_fc", "c_proj"),
+    ("fc1", "fc2"), ("lin1", "lin2"), ("linear1", "linear2"), ("dense_h_to_4h", "dense_4h_to_h"),
+    ("fc_in", "fc_out"), ("wi", "wo"), ("up_proj", "down_proj"), ("mlp.0", "mlp.2"), ("mlp.0", "mlp.3"),
+    ("linear_1", "linear_2"), ("ffn", "ffn_output"), ("w1", "w2"), ("pwconv1", "pwconv2"),
+)  # fmt: skip
+"""First and second layer of an MLP, from the same module."""
+
+_GATED = (
+    ("gate_proj", "up_proj", "down_proj"), ("gate_up_proj.gate", "gate_up_proj.up", "down_proj"),
+    ("up_gate_proj.gate", "up_gate_proj.up", "down_proj"), ("w1", "w3", "w2"),
+    ("w12.gate", "w12.up", "w3"), ("wi_0", "wi_1", "wo"),
+)  # fmt: skip
+"""Gate, up and down."""
+
+_VALUES = (
+    ("self.value", "output.dense"), ("attention.value", "output.dense"), ("v_proj", "o_proj"),
+    ("v_proj", "out_proj"), ("c_attn.v", "c_proj"), ("qkv.v", "proj"), ("in_proj.v", "out_proj"),
+    ("query_key_value.v", "dense"), ("v_lin", "out_lin"), ("qkv_proj.v", "o_proj"), ("wv", "wo"),
+    ("Wqkv.v", "out_proj"), ("Wqkv.v", "Wo"), ("to_v", "to_out.0"), ("SelfAttention.v", "SelfAttention.o"),
+)  # fmt: skip
+"""Value and output layer of an attention."""
+
+_MLP_NORMS = (
+    "pre_feedforward_layernorm", "post_attention_layernorm", "ln_2", "ln2", "norm2", "layernorm_after",
+    "layer_norm2", "ffn_norm", "norm_2",
+)  # fmt: skip
+
+_VALUE_NORMS = (
+    "input_layernorm", "ln_1", "ln1", "norm1", "layernorm_before", "layer_norm1", "attention_norm", "norm_1",
+)  # fmt: skip
+
+
+def named_blocks(known: Known) -> Iterator[Block]:
+    """Yield the blocks that names tell; ResNets first, then gated MLPs, whose layers plain ones share."""
+    for layer in known.layers:
+        match = _RESNET.fullmatch(layer.name) if layer.conv is not None else None
+        if match:
+            yield from _understood(resnet_block, known, match[1])
+    for table, make in ((_GATED, _named_gated), (_PAIRS, _named_pair), (_VALUES, _named_attention)):
+        for layer in known.layers:
+            for members in table:
+                head, end = layer.name[: -len(members[0])], layer.name[-len(members[0]) :]
+                # A whole component, in a module of its own.
+                if end != members[0] or not head.endswith(".") or layer.conv is not None:
+                    continue
+                rest = [known.by_name.get(head + name) for name in members[1:]]
+                if all(other is not None and other.conv is None for other in rest):
+                    found = [layer, *(other for other in rest if other is not None)]
+                    yield from _understood(make, known, head[:-1], found)
+
+
+def _understood(make: Any, *arguments: Any) -> Iterator[Block]:
+    try:
+        yield make(*arguments)
+    except NotUnderstoodError:
+        return
+
+
+def _pre_norm(known: Known, walk: Walk, parent: str, candidates: Sequence[str], width: int) -> None:
+    """Fold in the gain of the normalisation that stands before a block, if there is one."""
+    for container in dict.fromkeys((split_name(parent)[0], parent)):
+        # torch's own encoder layers normalise after the sum unless told otherwise, OLMo 2 always.
+        if join(container, "linear1") in known.by_name:
+            return
+        for name in candidates:
+            path = join(container, name)
+            gain = known.gain(path)
+            after = name == "post_attention_layernorm" and known.gain(
+                join(container, "post_feedforward_layernorm")
+            )
+            if gain is None or gain.shape != (width,) or after:
+                continue
+            walk.norm(known.norm(path, "assumed"), path, first=True)
+            return
+
+
+def _named_gated(known: Known, parent: str, layers: Sequence[Layer]) -> Block:
+    gate, up, down = layers
+    walk = Walk(known, [], [])
+    _pre_norm(known, walk, parent, _MLP_NORMS, gate.matrix_shape[1])
+    walk.factors.append(gated_factor(walk, gate, up, gate.activation))
+    walk.factors.append(walk.layer(down))
+    return _transformer(walk, parent, "gated-mlp", "gated MLP")
+
+
+def _named_pair(known: Known, parent: str, layers: Sequence[Layer]) -> Block:
+    first, second = layers
+    if split_name(parent)[1].lower() in _NOT_A_BLOCK or not any(c.isdigit() for c in parent):
+        raise NotUnderstoodError("no block's name")
+    if first.activation.name == "identity":
+        raise NotUnderstoodError("no activation between them")
+    walk = Walk(known, [], [])
+    _pre_norm(known, walk, parent, _MLP_NORMS, first.matrix_shape[1])
+    walk.factors.append(walk.layer(first))
+    walk.activate(first.activation)
+    walk.factors.append(walk.layer(second))
+    return _transformer(walk, parent, "mlp", "MLP")
+
+
+def _named_attention(known: Known, parent: str, layers: Sequence[Layer]) -> Block:
+    value, output = layers
+    if _CROSS.search(parent):
+        raise NotUnderstoodError("its values come from elsewhere")
+    walk = Walk(known, [], [ATTENTION])
+    _pre_norm(known, walk, parent, _VALUE_NORMS, value.matrix_shape[1])
+    walk.factors.append(walk.layer(value))
+    heads = known.heads(value, output, parent)
+    spread_heads(walk, heads)
+    walk.factors.append(walk.layer(output))
+    if heads is None:
+        walk.assumptions.append("number of heads not known: the product of all of them")
+    return replace(_transformer(walk, parent, "attention-vo", "attention"), heads=heads)
+
+
+def _transformer(walk: Walk, name: str, kind: BlockKind, word: str) -> Block:
+    check_square(walk)
+    assumptions = assumed(walk.known, walk.factors, f"{word} and the identity beside it", walk.assumptions)
+    return Block(name, kind, tuple(walk.factors), Shortcut("identity", "assumed"), "assumed", assumptions)

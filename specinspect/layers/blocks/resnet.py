@@ -1,0 +1,84 @@
+"""Basic and bottleneck blocks of torchvision and timm, by their names."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+from specinspect.layers.blocks.known import Known
+from specinspect.layers.blocks.model import Block, Pool, Shortcut
+from specinspect.layers.blocks.walk import NotUnderstoodError, Walk, assumed, check_spatial, check_square
+from specinspect.layers.model import Layer
+from specinspect.layers.names import join
+
+_STAGE = re.compile(r"(?:.*\.)?(?:layer|stage)s?([0-9]+)\.0", re.DOTALL)
+
+
+def resnet_block(known: Known, parent: str) -> Block:
+    """Make a basic or bottleneck block of torchvision or timm."""
+    convs = [known.by_name.get(join(parent, f"conv{i}")) for i in (1, 2, 3)]
+    branch = [conv for conv in convs if conv is not None and conv.conv is not None]
+    if len(branch) < 2 or (convs[2] is not None and len(branch) < 3) or convs[1] is None:
+        raise NotUnderstoodError("not two or three convolutions")
+    if any(conv.normalization is None or conv.normalization.kind != "batch_norm" for conv in branch):
+        raise NotUnderstoodError("not every convolution has a batch norm after it")
+    side = [
+        layer
+        for layer in known.layers
+        if layer.name.startswith(f"{parent}.") and layer not in branch and layer.kind != "lora"
+    ]
+    projection = side[0] if len(side) == 1 else None
+    words = ("downsample.", "shortcut.", "downsample", "shortcut")
+    if side and (projection is None or not projection.name.removeprefix(f"{parent}.").startswith(words)):
+        raise NotUnderstoodError("other layers beside its convolutions")
+    walk, notes = Walk(known, [], []), []
+    stage = _STAGE.fullmatch(parent)
+    strided = branch[0] if len(branch) == 2 else branch[1]
+    stride = None
+    if projection and stage and int(stage[1]) > 1 and _unknown_stride(strided):
+        stride = 2
+        notes.append(f"stride 2 of {strided.name} and of the shortcut assumed: not stored in the checkpoint")
+    for conv in branch:
+        walk.factors.append(walk.layer(conv, stride=stride if conv is strided else None))
+        if conv.normalization is not None:
+            walk.norm(conv.normalization, conv.normalization.name, first=False)
+        if conv is not branch[-1]:
+            walk.activate(conv.activation)
+    shortcut = Shortcut("identity", "assumed")
+    if projection is None:
+        check_square(walk)
+    else:
+        shortcut = _projection(known, walk, projection, stride)
+    last = branch[-1].activation
+    after = last if last.name != "identity" else replace(branch[0].activation, parameter=None)
+    block = Block(
+        parent,
+        "residual",
+        tuple(walk.factors),
+        shortcut,
+        "assumed",
+        assumed(known, walk.factors, "residual block", notes),
+        None if after.name == "identity" else after,
+    )
+    check_spatial(known, block)
+    return block
+
+
+def _unknown_stride(layer: Layer) -> bool:
+    return layer.conv is not None and layer.conv.stride.source == "assumed"
+
+
+def _projection(known: Known, branch: Walk, layer: Layer, stride: int | None) -> Shortcut:
+    walk = Walk(known, [], [], inputs=branch.inputs, width=branch.inputs, axes=branch.axes)
+    if layer.conv is None:
+        raise NotUnderstoodError("a shortcut that is no convolution")
+    own = stride if _unknown_stride(layer) else None
+    if layer.name.endswith(".1") and own:  # ResNet-D: an average pool without tensors comes first
+        walk.factors.append(Pool((own,) * len(layer.conv.kernel)))
+        own = None
+    walk.factors.append(walk.layer(layer, stride=own))
+    if layer.normalization is not None:
+        walk.norm(layer.normalization, layer.normalization.name, first=False)
+    if walk.width != branch.width:
+        raise NotUnderstoodError(f"shortcut of {walk.width} channels beside {branch.width}")
+    return Shortcut("layers", "assumed", tuple(walk.factors))

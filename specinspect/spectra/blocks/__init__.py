@@ -1,0 +1,13 @@
+"""Spectra of a block: the branch J, and the branch beside its shortcut, ρA + βJ.
+
+The Jacobian is that of the block at sampled inputs, which run through the whole branch: every diagonal in it
+belongs to the same input. Convolutions act on a periodic grid. With one diagonal per channel, that of one
+pixel, J falls apart into one small matrix per output frequency, strides included: a product of symbols at
+each of the input frequencies that fold onto it (MATH R60, R61, R63).
+"""
+
+from specinspect.spectra.blocks.cost import affordable_grid, block_operations
+from specinspect.spectra.blocks.measure import measure_block
+from specinspect.spectra.model import BlockResult
+
+__all__ = ["BlockResult", "affordable_grid", "block_operations", "measure_block"]

@@ -1,0 +1,201 @@
+"""Blocks written out, or iterated: with a diagonal at every pixel, or with zeros around the grid."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import inf, prod, sqrt
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from specinspect.maps.blocks import (
+    Branch,
+    Stage,
+    cotangent,
+    dense_jacobian,
+    pieces,
+    points,
+    shortcut_stages,
+    tangent,
+)
+from specinspect.spectra.family import Family
+from specinspect.spectra.model import Spectrum
+
+if TYPE_CHECKING:
+    from torch import Tensor
+from specinspect.spectra.blocks.gather import Floors, Values
+from specinspect.spectra.blocks.product import Chunk, multiply
+from specinspect.spectra.blocks.question import BlockQuestion
+
+DENSE_COLUMNS = 4096
+"""Largest operator that is written out, in columns, where every pixel has its own diagonal."""
+
+WORK = 4e10
+"""Floating-point operations that each end of a spectrum is worth where it must be iterated."""
+
+REACHED = 1e-3
+"""Relative residual of σ_min up to which an iterative solver is believed."""
+
+
+def by_pixel(
+    question: BlockQuestion, at: Sequence[Tensor]
+) -> tuple[list[Spectrum], list[Spectrum], tuple[str, ...]]:
+    """Return chain and skip for every pattern: dense where the operator is small, else its extremes."""
+    branch = question.branch
+    beside = shortcut_stages(branch)
+    columns = branch.channels * prod(branch.grid)
+    chains: list[Spectrum] = []
+    skips: list[Spectrum] = []
+    notes: dict[str, None] = {}
+    for p in range(len(at[0])):
+        here = [x[p : p + 1] for x in at]
+        floors = _pixel_floors(question, at, p)
+        if columns <= DENSE_COLUMNS:
+            j = dense_jacobian(branch.stages, here[0][0], here)
+            a = dense_jacobian(beside, here[0][0])
+            family = Family.of(j[None], a[None] if question.with_skip else None)
+            for found, solution, scale in (
+                (chains, family.weight, 1.0),
+                (
+                    skips,
+                    family.skip(question.rho, question.beta) if question.with_skip else None,
+                    abs(question.beta),
+                ),
+            ):
+                if solution is None:
+                    continue
+                values = Values()
+                values.add(solution, torch.ones(1, dtype=torch.int64), min(j.shape))
+                found.append(
+                    values.spectrum(
+                        question,
+                        min(j.shape),
+                        floors.storage * scale,
+                        floors.computation,
+                        f"dense, {question.how}",
+                    )
+                )
+            continue
+        side = points(beside, here[0])
+        out = branch.outputs * prod(branch.coarse)
+        chain, why = _extremes(
+            *_operators(branch, here, beside, side, 0.0, 1.0), (out, columns), question, floors
+        )
+        chains.append(chain)
+        notes.update(dict.fromkeys(why))
+        if question.with_skip:
+            skip, why = _extremes(
+                *_operators(branch, here, beside, side, question.rho, question.beta),
+                (out, columns),
+                question,
+                floors,
+            )
+            skips.append(skip)
+            notes.update(dict.fromkeys(why))
+    return chains, skips, tuple(notes)
+
+
+def _pixel_floors(question: BlockQuestion, at: Sequence[Tensor], pattern: int) -> Floors:
+    """Return the floors at the frequency zero, with the first pixel's diagonals."""
+    axes = len(question.branch.grid)
+    ratio = prod(question.branch.grid) // prod(question.branch.coarse)
+    turns = torch.zeros(1, ratio, axes, dtype=torch.float64)
+    chunk = Chunk(turns, torch.ones(1, dtype=torch.int64))
+    product = multiply(pieces(question.branch, at, pattern), chunk, {})
+    return Floors.of(product, question.branch.stages, at, pattern)
+
+
+Operator = Callable[["NDArray[np.float64]"], "NDArray[np.float64]"]
+
+
+def _operators(
+    branch: Branch,
+    at: Sequence[Tensor],
+    beside: Sequence[Stage],
+    side: Sequence[Tensor],
+    rho: float,
+    beta: float,
+) -> tuple[Operator, Operator]:
+    """Return x ↦ (ρA + βJ)x and its adjoint on flat vectors."""
+
+    def forward(x: NDArray[np.float64]) -> NDArray[np.float64]:
+        v = torch.from_numpy(np.ascontiguousarray(x)).reshape(1, branch.channels, *branch.grid)
+        total = beta * tangent(branch.stages, at, v)
+        if rho:
+            total = total + rho * tangent(beside, side, v)
+        return total.flatten().numpy()
+
+    def backward(y: NDArray[np.float64]) -> NDArray[np.float64]:
+        w = torch.from_numpy(np.ascontiguousarray(y)).reshape(1, branch.outputs, *branch.coarse)
+        total = beta * cotangent(branch.stages, at, w)
+        if rho:
+            total = total + rho * cotangent(beside, side, w)
+        return total.flatten().numpy()
+
+    return forward, backward
+
+
+def _restarts(question: BlockQuestion) -> int:
+    """Return how often the iteration may start over, twenty products each: what is cheap may take longer."""
+    pixels = prod(question.branch.grid)
+    each = 4.0 * pixels * sum(s.entries.numel() for stage in question.branch.stages for s in stage.stored)
+    return int(min(max(WORK / (20 * each), 5), 60))
+
+
+def _extremes(
+    forward: Operator, backward: Operator, shape: tuple[int, int], question: BlockQuestion, floors: Floors
+) -> tuple[Spectrum, tuple[str, ...]]:
+    """Return the largest singular value and the smallest, and why not where that is out of reach."""
+    from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
+
+    wide = shape[0] < shape[1]
+    first, second = (backward, forward) if wide else (forward, backward)
+    n = min(shape)
+    start = np.random.default_rng(0).standard_normal(n)
+
+    def square(x: NDArray[np.float64]) -> NDArray[np.float64]:
+        return second(first(x.ravel()))
+
+    gram = LinearOperator((n, n), matvec=square, dtype=np.float64)
+    found: dict[str, tuple[float, float]] = {}
+    most = _restarts(question)
+    for which, tries in (("LA", most), ("SA", most)):
+        try:
+            values, vectors = eigsh(gram, k=1, which=which, v0=start, tol=1e-8, maxiter=tries, ncv=min(n, 40))
+        except ArpackNoConvergence as error:
+            values, vectors = error.eigenvalues, error.eigenvectors
+        if len(values):
+            vector = vectors[:, 0]
+            residual = float(np.linalg.norm(square(vector) - values[0] * vector))
+            sigma = sqrt(max(float(values[0]), 0.0))
+            found[which] = sigma, residual / sigma if sigma else sqrt(residual)
+    top, top_floor = found.get("LA", (None, inf))
+    low, low_floor = found.get("SA", (None, inf))
+    reached = low is not None and low_floor <= REACHED * low and low > floors.computation
+    notes: tuple[str, ...] = ()
+    if not reached:
+        notes = ("smallest singular value out of reach of the iterative solver: no condition number",)
+    return (
+        Spectrum(
+            count=n,
+            sigma_max=top,
+            sigma_min=low if reached else None,
+            condition_number=top / low if reached and top is not None and low is not None else None,
+            condition_number_status="resolved"
+            if reached and top is not None
+            else "below_computation_precision",
+            pseudo_condition_number=None,
+            numerical_rank=None,
+            stable_rank=None,
+            effective_rank=None,
+            frobenius_norm=None,
+            storage_floor=floors.storage,
+            computation_floor=max(floors.computation, low_floor if reached else top_floor),
+            method=f"extremes by Lanczos, {question.how}, float64",
+            device="cpu",
+            histogram=None,
+        ),
+        notes,
+    )
