@@ -25,13 +25,6 @@ from specinspect.tui.help import HelpScreen
 from specinspect.tui.keys import KEYS
 from specinspect.tui.live import Learned, Lens
 from specinspect.tui.messages import ActivationChosen, FactEdited, LayerChosen, PatternChosen, ScaleChosen
-from specinspect.tui.panes.bounds import BoundsPane
-from specinspect.tui.panes.compare import ComparePane
-from specinspect.tui.panes.layer import LayerPane
-from specinspect.tui.panes.network import NetworkPane
-from specinspect.tui.panes.pane import Pane
-from specinspect.tui.panes.skip import SkipPane
-from specinspect.tui.panes.spectrum import SpectrumPane
 from specinspect.tui.plain import AsciiFilter
 from specinspect.tui.runner import BlockDone, Event, Progress, Runner, Said
 from specinspect.tui.session import ACTIVATIONS, SORTS, STEP, Session
@@ -43,6 +36,7 @@ if TYPE_CHECKING:
     from textual.filter import LineFilter
 
     from specinspect.engine import Inspection
+    from specinspect.tui.panes.pane import Pane
     from specinspect.tui.rows import Row
     from specinspect.tui.view import PaneView
     from specinspect.tui.work import Second
@@ -122,6 +116,7 @@ class Inspector(App[None]):
         self._progress = Progress(layers=len(self.session.rows))
         self._dirty = self._blocks_dirty = False
         self._settling = 0
+        self._panes: dict[str, Pane] = {}
         self.pane = "spectrum"
         self.narrow = False
         self._window = (80, 24)
@@ -141,9 +136,7 @@ class Inspector(App[None]):
         yield TabBar(TABS, id="tabs")
         with Horizontal(id="body"):
             yield LayerTable(self.session.rows, self.session.worst, id="layers")
-            with Vertical(id="panes"):
-                for key, pane in PANES.items():
-                    yield pane(id=f"pane-{key}")
+            yield Vertical(id="panes")
         yield Static(id="status", markup=False)
         yield Ask(id="ask")
         yield Footer(compact=True, show_command_palette=False)
@@ -165,8 +158,11 @@ class Inspector(App[None]):
         """Let the log go where it went before."""
         logging.getLogger("specinspect").removeHandler(self._handler)
 
-    def _begin(self) -> None:
-        """Start the threads, once something is on the screen: loading torch takes a second."""
+    async def _begin(self) -> None:
+        """Load the panes and start the threads, once something is on the screen: torch takes a second."""
+        self._panes = {key: kind(id=f"pane-{key}") for key, kind in load_panes().items()}
+        await self.query_one("#panes").mount(*self._panes.values())
+        self._show_pane()
         self._runner.start()
         if self._against is not None:
             self._compare(self._against)
@@ -194,8 +190,8 @@ class Inspector(App[None]):
         self.query_one(TabBar).show(self.pane, hidden)
         self._table.display = not self.narrow or self.pane == "layers"
         self.query_one("#panes").display = not self.narrow or self.pane != "layers"
-        for key, _ in TABS[1:]:
-            self.query_one(f"#pane-{key}").display = key == self.pane
+        for key, pane in self._panes.items():
+            pane.display = key == self.pane
         self.set_class(self.narrow, "narrow")
         self._update_pane()
         self._settle()
@@ -339,7 +335,9 @@ class Inspector(App[None]):
     def _update_pane(self) -> None:
         if self.pane == "layers":
             return
-        self.query_one(f"#pane-{self.pane}", Pane).show(self._view())
+        pane = self._panes.get(self.pane)
+        if pane is not None:
+            pane.show(self._view())
 
     # Selection.
 
@@ -675,7 +673,9 @@ class Inspector(App[None]):
         """Pass a key that nothing else took to the pane in sight, whoever has the focus."""
         if self.pane == "layers" or len(self.screen_stack) > 1 or self.query_one(Ask).is_open:
             return
-        pane = self.query_one(f"#pane-{self.pane}")
+        pane = self._panes.get(self.pane)
+        if pane is None:
+            return
         bindings = pane._bindings.key_to_bindings.get(event.key, ())  # what Textual itself looks through
         for binding in bindings:
             if event.key not in {"enter", "escape"} and await self.run_action(binding.action, pane):
@@ -749,11 +749,20 @@ class LogToScreen(logging.Handler):
         self._say(record.getMessage())
 
 
-PANES: Mapping[str, type[Pane]] = {
-    "spectrum": SpectrumPane,
-    "skip": SkipPane,
-    "bounds": BoundsPane,
-    "layer": LayerPane,
-    "network": NetworkPane,
-    "compare": ComparePane,
-}
+def load_panes() -> Mapping[str, type[Pane]]:
+    """Return the panes by key. They load numpy and all that draws: later than the first screen."""
+    from specinspect.tui.panes.bounds import BoundsPane
+    from specinspect.tui.panes.compare import ComparePane
+    from specinspect.tui.panes.layer import LayerPane
+    from specinspect.tui.panes.network import NetworkPane
+    from specinspect.tui.panes.skip import SkipPane
+    from specinspect.tui.panes.spectrum import SpectrumPane
+
+    return {
+        "spectrum": SpectrumPane,
+        "skip": SkipPane,
+        "bounds": BoundsPane,
+        "layer": LayerPane,
+        "network": NetworkPane,
+        "compare": ComparePane,
+    }
