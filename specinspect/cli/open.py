@@ -96,6 +96,7 @@ def open_(
         return
 
     from specinspect.tui.app import Inspector
+    from specinspect.tui.pauses import short_collections
 
     app = Inspector(
         inspection,
@@ -105,7 +106,8 @@ def open_(
         plain=_ascii_only(),
         spectra=settings.spectra,
     )
-    app.run()
+    with short_collections():
+        app.run()
     if app.return_code:
         raise SpecinspectError("the app ended with an internal error", "please report it")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +16,12 @@ from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
 from textual.message import Message
 from textual.screen import Screen
-from textual.widgets import Footer, Static
+from textual.widgets import Footer
 
 from specinspect.errors import SettingsError, SpecinspectError
 from specinspect.report.text import ascii_only, layer_name, visible
 from specinspect.tui import edits, export
-from specinspect.tui.bars import Ask, Header, TabBar, subject
+from specinspect.tui.bars import Ask, Header, OneLine, TabBar, subject
 from specinspect.tui.help import HelpScreen
 from specinspect.tui.keys import KEYS
 from specinspect.tui.live import Learned, Lens
@@ -34,6 +35,7 @@ from specinspect.tui.work import EngineWork, Work, reason
 if TYPE_CHECKING:
     from textual import events
     from textual.filter import LineFilter
+    from textual.timer import Timer
 
     from specinspect.engine import Inspection
     from specinspect.tui.panes.pane import Pane
@@ -45,6 +47,8 @@ NARROW = 110
 """Columns below which the layers are one of the panes."""
 TICK = 0.1
 """Seconds between two looks at the progress."""
+FOLLOW = 0.02
+"""Seconds that a pane waits for more changes before it is drawn; keys go first."""
 SETTLE = 0.15
 """Seconds that a layer stays selected before it is looked at closely."""
 TABS = (
@@ -117,6 +121,15 @@ class Inspector(App[None]):
         self._dirty = self._blocks_dirty = False
         self._settling = 0
         self._panes: dict[str, Pane] = {}
+        self._pane_timer: Timer | None = None
+        self._pane_seconds = 0.0
+        # Held rather than looked up: results still come in while the screen is taken down.
+        self._header = Header(id="header")
+        self._tabs = TabBar(TABS, id="tabs")
+        self._table = LayerTable(self.session.rows, self.session.worst, id="layers")
+        self._beside = Vertical(id="panes")
+        self._status = OneLine(id="status")
+        self._ask = Ask(id="ask")
         self.pane = "spectrum"
         self.narrow = False
         self._window = (80, 24)
@@ -132,13 +145,13 @@ class Inspector(App[None]):
 
     def compose(self) -> ComposeResult:
         """The screen, from top to bottom."""
-        yield Header(id="header")
-        yield TabBar(TABS, id="tabs")
+        yield self._header
+        yield self._tabs
         with Horizontal(id="body"):
-            yield LayerTable(self.session.rows, self.session.worst, id="layers")
-            yield Vertical(id="panes")
-        yield Static(id="status", markup=False)
-        yield Ask(id="ask")
+            yield self._table
+            yield self._beside
+        yield self._status
+        yield self._ask
         yield Footer(compact=True, show_command_palette=False)
 
     def on_mount(self) -> None:
@@ -161,7 +174,7 @@ class Inspector(App[None]):
     async def _begin(self) -> None:
         """Load the panes and start the threads, once something is on the screen: torch takes a second."""
         self._panes = {key: kind(id=f"pane-{key}") for key, kind in load_panes().items()}
-        await self.query_one("#panes").mount(*self._panes.values())
+        await self._beside.mount(*self._panes.values())
         self._show_pane()
         self._runner.start()
         if self._against is not None:
@@ -187,18 +200,14 @@ class Inspector(App[None]):
     def _show_pane(self) -> None:
         hidden = frozenset() if self.narrow else frozenset({"layers"})
         hidden |= frozenset() if self.session.compared else frozenset({"compare"})
-        self.query_one(TabBar).show(self.pane, hidden)
+        self._tabs.show(self.pane, hidden)
         self._table.display = not self.narrow or self.pane == "layers"
-        self.query_one("#panes").display = not self.narrow or self.pane != "layers"
+        self._beside.display = not self.narrow or self.pane != "layers"
         for key, pane in self._panes.items():
             pane.display = key == self.pane
         self.set_class(self.narrow, "narrow")
         self._update_pane()
         self._settle()
-
-    @property
-    def _table(self) -> LayerTable:
-        return self.query_one("#layers", LayerTable)
 
     # What comes in.
 
@@ -273,7 +282,7 @@ class Inspector(App[None]):
                 self._show_lines()
             if self.pane == "network" or self._blocks_dirty:
                 self._blocks_dirty = False
-                self._update_pane()
+                self._update_pane(soon=False)
         elif changed:
             self._table.update_rows()
 
@@ -292,7 +301,7 @@ class Inspector(App[None]):
         scale = f"β {self.session.beta:.2f}  ρ {self.session.rho:.2f}"
         if not self.session.at_run:
             scale = f"{scale} (run: {self.session.base.beta:g}, {self.session.base.rho:g})"
-        self.query_one(Header).show(subject(self.session.inspection), self._progress, scale)
+        self._header.show(subject(self.session.inspection), self._progress, scale)
 
     def _show_status(self) -> None:
         session, parts = self.session, []
@@ -316,7 +325,7 @@ class Inspector(App[None]):
             parts.append(visible(f"{layer_name(row.layer.name)}: {row.reason}"))
         elif row is not None and row.findings:
             parts.append("; ".join(visible(f"{f.severity}: {f.message}") for f in row.findings))
-        self.query_one("#status", Static).update(" " + " · ".join(parts))
+        self._status.say(" " + " · ".join(parts))
 
     def _show_live(self) -> None:
         table, session = self._table, self.session
@@ -332,12 +341,24 @@ class Inspector(App[None]):
             network=self.pane == "network",
         )
 
-    def _update_pane(self) -> None:
-        if self.pane == "layers":
+    def _update_pane(self, *, soon: bool = True) -> None:
+        """Draw the pane in sight a moment later, once for all that has changed by then.
+
+        Args:
+            soon: somebody waits for it. Otherwise it may take a tenth of the time, no more.
+        """
+        if self.pane == "layers" or self._pane_timer is not None:
             return
+        wait = FOLLOW if soon else max(FOLLOW, 9 * self._pane_seconds)
+        self._pane_timer = self.set_timer(wait, self._draw_pane)
+
+    def _draw_pane(self) -> None:
+        self._pane_timer = None
         pane = self._panes.get(self.pane)
         if pane is not None:
+            start = time.perf_counter()
             pane.show(self._view())
+            self._pane_seconds = time.perf_counter() - start
 
     # Selection.
 
@@ -416,7 +437,7 @@ class Inspector(App[None]):
 
     def action_next_pane(self, step: int) -> None:
         """Show the pane beside this one."""
-        bar = self.query_one(TabBar)
+        bar = self._tabs
         keys = [key for key, _ in TABS if key not in bar.hidden]
         self.action_pane(keys[(keys.index(self.pane) + step) % len(keys)])
 
@@ -567,7 +588,7 @@ class Inspector(App[None]):
 
     def action_filter(self) -> None:
         """Ask for a filter; it works while it is typed."""
-        ask = self.query_one(Ask)
+        ask = self._ask
         before = self.session.filter_text
 
         def changed(text: str) -> None:
@@ -595,14 +616,14 @@ class Inspector(App[None]):
         ask.ask("filter", before, hint, done, changed=changed, left=left)
 
     def _after_ask(self) -> None:
-        self.query_one(Ask).close()
+        self._ask.close()
         if self._table.display:
             self._table.focus()
         self._show_status()
 
     def action_export(self) -> None:
         """Ask for a file; its suffix says what is written."""
-        ask = self.query_one(Ask)
+        ask = self._ask
         stem = Path(self.session.inspection.checkpoint.path).stem
 
         def done(path: str) -> bool:
@@ -639,7 +660,7 @@ class Inspector(App[None]):
 
     def action_compare(self) -> None:
         """Ask for a second checkpoint."""
-        ask = self.query_one(Ask)
+        ask = self._ask
 
         def done(path: str) -> bool:
             if not path.strip():
@@ -671,7 +692,7 @@ class Inspector(App[None]):
 
     async def on_key(self, event: events.Key) -> None:
         """Pass a key that nothing else took to the pane in sight, whoever has the focus."""
-        if self.pane == "layers" or len(self.screen_stack) > 1 or self.query_one(Ask).is_open:
+        if self.pane == "layers" or len(self.screen_stack) > 1 or self._ask.is_open:
             return
         pane = self._panes.get(self.pane)
         if pane is None:
@@ -684,7 +705,7 @@ class Inspector(App[None]):
 
     def action_step_back(self) -> None:
         """Go one step back: out of a question, a filter, a pane, an order."""
-        ask = self.query_one(Ask)
+        ask = self._ask
         if ask.is_open:
             ask.action_leave()
         elif self.narrow and self.pane != "layers":

@@ -70,6 +70,23 @@ def progress_text(progress: Progress) -> str:
     return text if progress.seconds_left is None else f"{text} {time_left(progress.seconds_left)} left"
 
 
+class OneLine(Widget):
+    """A line of text; unlike Static it lays nothing out anew when it changes."""
+
+    DEFAULT_CSS = "OneLine { height: 1; }"
+    _text = ""
+
+    def say(self, text: str) -> None:
+        """Show another text."""
+        if text != self._text:
+            self._text = text
+            self.refresh()
+
+    def render(self) -> Text:
+        """Write it."""
+        return Text(self._text, no_wrap=True, overflow="ellipsis")
+
+
 class Header(Widget):
     """What is open, how far it is, and the scale: one line."""
 

@@ -6,8 +6,6 @@ quitting would wait for it.
 
 from __future__ import annotations
 
-import contextlib
-import os
 import sys
 import threading
 import time
@@ -111,7 +109,7 @@ class Runner:
         self._total = self._spent = 0.0
         self._layers = len(inspection.discovery.layers)
         self._finished: set[int] = set()
-        self._start = time.monotonic()
+        self._start = self._begun = time.monotonic()
         self._seconds: float | None = None
         self.plan: Pass | None = None
         """Once torch is loaded."""
@@ -153,7 +151,8 @@ class Runner:
             seconds = self._seconds if self._seconds is not None else time.monotonic() - self._start
             fraction = self._spent / self._total if self._total else 0.0
             blocks = [t for t in (*self._waiting, *self._running.values()) if not t.indices]
-            left = seconds * (1 - fraction) / fraction if fraction > 0.02 and not finished else None
+            working = time.monotonic() - self._begun  # without the time that loading torch takes
+            left = working * (1 - fraction) / fraction if fraction > 0.02 and not finished else None
             return Progress(
                 len(self._finished), self._layers, fraction, left, running, finished, len(blocks), seconds
             )
@@ -189,12 +188,11 @@ class Runner:
             largest = max((task.bytes for task in self._waiting), default=0)
             self._share = max(FREE_BYTES, largest) / plan.workers
             self._planned = True
+            self._begun = time.monotonic()
         for number in range(plan.workers):
             threading.Thread(target=self._loop, name=f"specinspect-{number}", daemon=True).start()
 
     def _loop(self) -> None:
-        with contextlib.suppress(OSError, AttributeError):  # the screen comes first; not on every system
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
         while (task := self._take()) is not None:
             try:
                 self._do(task)

@@ -113,7 +113,8 @@ class LayerTable(ScrollView, can_focus=True):
         """Show other lines; the cursor stays on its line where that is still there."""
         before = self.lines[self.cursor] if self.cursor < len(self.lines) else None
         self.lines, self.nested = lines, nested
-        self.virtual_size = Size(0, len(lines) + 1)
+        if self.virtual_size.height != len(lines) + 1:  # setting it lays out the whole screen
+            self.virtual_size = Size(0, len(lines) + 1)
         self._columns = None
         if before is not None:
             key = before.key
