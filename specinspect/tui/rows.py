@@ -175,8 +175,9 @@ COLUMNS: Mapping[str, Column] = {
 }
 """Every column beside the name, in the order of the table."""
 
-GIVEN_UP = ("bars", "sigma", "shape", "other", "chain", "skip")
-"""Columns that go first where the table is narrow."""
+GIVEN_UP = ("bars", "sigma", "shape", "chain", "skip")
+GIVEN_UP_COMPARED = ("bars", "chain", "skip", "sigma", "shape", "other")
+"""Columns that go first where the table is narrow, without and with a second checkpoint."""
 
 
 def shown_columns(width: int, names: int, shapes: int, *, compared: bool) -> tuple[tuple[Column, ...], int]:
@@ -191,7 +192,7 @@ def shown_columns(width: int, names: int, shapes: int, *, compared: bool) -> tup
     columns = {**COLUMNS, "shape": replace(COLUMNS["shape"], width=min(max(shapes, 5), 20))}
     wanted = [key for key in columns if compared or key not in {"other", "moved"}]
     least = min(names, max(16, round(0.34 * width)))
-    for gone in (None, *GIVEN_UP):
+    for gone in (None, *(GIVEN_UP_COMPARED if compared else GIVEN_UP)):
         wanted = [key for key in wanted if key != gone]
         left = width - sum(columns[key].width + 1 for key in wanted)
         if left >= least:

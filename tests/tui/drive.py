@@ -12,11 +12,11 @@ from textual.pilot import Pilot
 from specinspect.tui.app import Inspector
 from specinspect.tui.table import LayerTable
 
-WIDE, SMALL = (200, 60), (80, 24)
+WIDE, USUAL, SMALL = (200, 60), (140, 40), (80, 24)
 
 
 def drive(
-    app: Inspector, steps: Callable[[Pilot[Any]], Awaitable[None]], size: tuple[int, int] = WIDE
+    app: Inspector, steps: Callable[[Pilot[Any]], Awaitable[None]], size: tuple[int, int] = USUAL
 ) -> None:
     """Run the steps in an app of some size; an error inside the app fails the test."""
 

@@ -101,7 +101,7 @@ def test_narrow_windows_have_the_layers_as_a_tab() -> None:
         await pilot.pause()
         assert "60×15 is small" in screen(inspector)
 
-    drive(inspector, steps)
+    drive(inspector, steps, WIDE)
 
 
 def test_blocks_fold_and_open() -> None:
@@ -113,7 +113,7 @@ def test_blocks_fold_and_open() -> None:
         assert len(inspector.session.rows) == 282
         assert len(layers.lines) == 44  # model, embedding, head, the list and its 40 blocks
         shown = screen(inspector)
-        assert "▸ 39 (7)" in shown
+        assert "▸ 20 (7)" in shown
         worst = inspector.session.worst_layer()
         assert worst is not None
         await pilot.press("z")
