@@ -34,6 +34,8 @@ from specinspect.spectra.summary import harmless_scale, unusable
 
 DIRECT = 128
 """Columns up to which all eigenvalues of AᴴA come as fast as the largest."""
+TALL = 8
+"""Rows per column from which on AᴴA is formed, a block of rows at a time: no float64 copy of an embedding."""
 BLOCK = 4
 FIRST_CHECK, NEXT_CHECK = 5, 1.3
 STEPS = 40
@@ -68,7 +70,7 @@ def _dense(dense: DenseMap, plan: Plan, norm: bool) -> Measured:
     if norm and found.largest > 0:
         scale = harmless_scale(found.largest)
         upright = tall(matrix)
-        if upright.shape[0] >= 4 * upright.shape[1] or upright.shape[1] <= DIRECT:
+        if upright.shape[0] >= TALL * upright.shape[1] or upright.shape[1] <= DIRECT:
             gram = Streamed(matrix, scale, plan.device).gram()
             frobenius = sqrt(float(gram[0].trace())) / scale
             sigma = sqrt(float(_largest_of_gram(gram)[0])) / scale

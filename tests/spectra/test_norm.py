@@ -39,7 +39,7 @@ SPECTRA = {
 
 
 @pytest.mark.parametrize("name", SPECTRA)
-@pytest.mark.parametrize("rows", [N, N + 77, 5 * N])
+@pytest.mark.parametrize("rows", [N, N + 77, 9 * N])
 def test_constructed_spectra(name: str, rows: int) -> None:
     values = SPECTRA[name]
     matrix = rotated(values, rows, 3)
