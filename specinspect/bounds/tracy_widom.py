@@ -26,7 +26,9 @@ def tail(s: float) -> float:
     points, weights = _quadrature()
     root = np.sqrt(weights)
     # Beyond its turning point Ai(x + s) lives on x < -s + 8: the nodes cover that for s >= -8.
-    kernel = root[:, None] * airy(points[:, None] + points[None, :] + s)[0] * root[None, :]
+    kernel = np.zeros((_NODES, _NODES))
+    row, column = np.tril_indices(_NODES)  # all that eigvalsh reads, and airy takes nearly all of the time
+    kernel[row, column] = root[row] * airy(points[row] + points[column] + s)[0] * root[column]
     values = np.linalg.eigvalsh(kernel)
     return float(-expm1(np.log1p(-np.minimum(values, 1 - 1e-16)).sum()))
 
@@ -38,12 +40,29 @@ def upper_quantile(delta: float) -> float:
     Args:
         delta: in (0, 1); below 1e-280 it counts as that.
     """
-    from scipy.optimize import brentq
-
     target = log(max(delta, _SMALLEST_TAIL))
-    if target >= log(tail(_LOWEST)):
-        return _LOWEST
-    return float(brentq(lambda s: log(max(tail(s), exp(-700))) - target, _LOWEST, _HIGHEST, xtol=1e-10))
+    low, high = _LOWEST, _HIGHEST
+    above, below = _excess(low, target), _excess(high, target)
+    if above <= 0:
+        return low
+    # The Illinois form of false position: scipy.optimize would take longer to load than this to run.
+    last = 0
+    while high - low > 1e-10:
+        s = (low * below - high * above) / (below - above)
+        found = _excess(s, target)
+        if abs(found) < 1e-11:
+            return s
+        if found > 0:
+            low, above, below = s, found, below / 2 if last > 0 else below
+        else:
+            high, below, above = s, found, above / 2 if last < 0 else above
+        last = 1 if found > 0 else -1
+    return (low + high) / 2
+
+
+def _excess(s: float, target: float) -> float:
+    """Return log P(TW1 > s) - target; it falls nearly like s^1.5."""
+    return log(max(tail(s), exp(-700))) - target
 
 
 @lru_cache(maxsize=1)
