@@ -147,14 +147,16 @@ def _zeros(series: Series) -> str:
 
 
 def _write_gutter(sketch: Sketch, lane: _Lane, axis: LogAxis | None, gutter: int) -> None:
-    """Write the largest count at the far end, the name in the middle, the zeros beside the axis."""
+    """Write the largest count at the far end (≈ from bins), the name in the middle, zeros at the axis."""
     counts = np.zeros(1) if axis is None else lane.series.counts(axis)
     texts: dict[int, tuple[str, str]] = {}
     if lane.rows >= 3:
         texts[lane.first + lane.rows // 2] = (lane.series.name, lane.series.style)
     if lane.rows >= 2 and counts.max() > 0:
         peak = float(counts.max())
-        texts[lane.far] = (f"{math.ceil(peak):d}" if peak < 1e5 else f"{peak:.0e}", "label")
+        about = "" if lane.series.values is not None else "≈"
+        count = f"{max(round(peak), 1):d}" if peak < 1e4 else f"{peak:.0e}".replace("e+0", "e")
+        texts[lane.far] = (f"{about}{count}", "label")
     if lane.rows >= 1 and lane.series.zeros:
         texts[lane.near] = (_zeros(lane.series), lane.series.style)
     for row in range(lane.first, lane.first + lane.rows):

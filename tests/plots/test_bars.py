@@ -190,3 +190,8 @@ def test_every_bin_that_is_not_empty_is_seen(cells: int) -> None:
         middle = math.log10(edges[place]) + 300 / 48
         assert drawn[axis.place(middle)]
     assert drawn.sum() <= 4 * (cells / 48 + 2)
+
+
+def test_a_count_that_comes_from_bins_says_so() -> None:
+    assert any(line.lstrip().startswith("≈") for line in log_histogram(binned(skip()), 60, 12).lines())
+    assert "≈" not in str(log_histogram(skip(), 60, 12))

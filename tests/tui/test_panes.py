@@ -16,7 +16,7 @@ from textual.widgets import DataTable, Input
 
 from specinspect.bounds.catalogue.model import Result
 from specinspect.report.model import Finding
-from specinspect.tui.messages import FactEdited, LayerChosen, PatternChosen, ScaleChosen
+from specinspect.tui.messages import ActivationChosen, FactEdited, LayerChosen, PatternChosen, ScaleChosen
 from specinspect.tui.panes import bounds as bounds_module
 from specinspect.tui.panes.bounds import BoundsPane
 from specinspect.tui.panes.layer import LayerPane, problem
@@ -260,6 +260,17 @@ def test_the_pattern_that_is_shown_is_said() -> None:
     assert "pattern 3 of 8" in drive("skip", view(pattern=2), keys("m")).text
 
 
+def test_an_activation_is_chosen_with_the_mouse() -> None:
+    async def steps(_host: Host, pilot: Pilot[None]) -> None:
+        await pilot.press("m")
+        await pilot.click("#activations", offset=(11, 0))
+
+    host = drive("skip", view(), steps)
+    assert "a  [auto] relu  gelu" in host.text
+    assert host.asked == [ActivationChosen("relu")]
+    assert "[auto]" not in drive("skip", view()).text
+
+
 def test_the_block_as_a_whole() -> None:
     from specinspect.layers.blocks import Apply, Block, Shortcut
     from specinspect.spectra.model import BlockResult
@@ -313,6 +324,13 @@ def test_a_bound_says_from_which_side_it_is() -> None:
         check("r3.lower.simple", "violated", value=2.0, bound=4.0, slack=-0.5),
     )
     rows = drive("bounds", view(result=result(bounds=checks))).text.splitlines()
+    for name, used in (
+        ("r1 ", " 50%"),
+        ("r2 ", " 50%"),
+        ("r3.upper.simple", "200%"),
+        ("r3.lower.simple", "200%"),
+    ):
+        assert any(name in row and used in row for row in rows), name
     for name, side in (
         ("r1 ", "≤ 4.00"),
         ("r2 ", "≥ 2.00"),
@@ -320,6 +338,15 @@ def test_a_bound_says_from_which_side_it_is() -> None:
         ("r3.lower.simple", "≥ 4.00"),
     ):
         assert any(name in row and side in row for row in rows), name
+
+
+def test_what_does_not_apply_has_no_bar() -> None:
+    checks = (
+        check("r17", "not_applicable", value=1.0, bound=2.0, slack=0.5, why="W is not known to be random"),
+    )
+    text = drive("bounds", view(result=result(bounds=checks))).text
+    assert "≤ 2.00" in text
+    assert "50%" not in text
 
 
 def test_enter_explains_and_escape_goes_back() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar
 
 from rich.text import Text
@@ -148,9 +149,11 @@ class BoundsPane(Pane):
 
     def _cells(self, check: BoundCheck) -> list[Text]:
         sign, plain, style = VERDICTS[check.verdict]
-        bar = slack_bar(check.slack, BAR, plain=self.view.plain).to_text(dark=self.view.dark)
-        if check.slack is not None:
-            bar.append_text(self.text(f" {_used(check.slack):>4}"))
+        used = _used(check) if check.verdict in {"holds", "violated"} else None
+        bar = Text("")
+        if used is not None:
+            bar = slack_bar(1 - used, BAR, plain=self.view.plain).to_text(dark=self.view.dark)
+            bar.append_text(self.text(f" {_percent(used):>4}"))
         sure = "–" if check.verdict == "not_applicable" else _sure(check.probability)
         return [
             self.text(plain if self.view.plain else sign, style),
@@ -254,18 +257,29 @@ class BoundsPane(Pane):
 
 def _side(check: BoundCheck) -> str:
     """Return whether the bound is from above or below, as its slack tells."""
+    above = _above(check)
+    return "" if above is None else "≤ " if above else "≥ "
+
+
+def _above(check: BoundCheck) -> bool | None:
+    """Say whether the bound is an upper one; None where its slack does not tell."""
     if check.value is None or check.bound is None or not check.slack or check.value == check.bound:
-        return ""
-    above = (check.bound > check.value) == (check.slack > 0)
-    return "≤ " if above else "≥ "
+        return None
+    return (check.bound > check.value) == (check.slack > 0)
 
 
-def _used(slack: float) -> str:
-    """Return how much of the bound is used up; beyond it the share says by how much."""
-    if slack >= 1:
-        return "0%"
-    used = 100 * (1 - slack)
-    return f"{used:.0f}%" if used < 999.5 else ">999"
+def _used(check: BoundCheck) -> float | None:
+    """Return how much of a bound is used up: value/bound of an upper one, bound/value of a lower one."""
+    if check.slack is None or not math.isfinite(check.slack):
+        return None
+    if _above(check) is False:
+        return 1 / (1 + check.slack) if check.slack > -1 else math.inf
+    return max(1 - check.slack, 0.0)
+
+
+def _percent(used: float) -> str:
+    """Return a share of at most four characters."""
+    return f"{100 * used:.0f}%" if used < 9.995 else ">999"
 
 
 def _sure(probability: float | None) -> str:

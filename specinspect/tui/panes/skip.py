@@ -18,7 +18,7 @@ from specinspect.plots.reference import floors
 from specinspect.plots.series import Line, Series, extremes
 from specinspect.report.text import number, visible
 from specinspect.spectra.model import SkipCurve, Spectrum
-from specinspect.tui.messages import PatternChosen, ScaleChosen
+from specinspect.tui.messages import ActivationChosen, PatternChosen, ScaleChosen
 from specinspect.tui.panes import words
 from specinspect.tui.panes.pane import Choices, Pane, Picture
 from specinspect.tui.view import Live
@@ -60,6 +60,7 @@ class SkipPane(Pane, can_focus=True):
         yield Choices(id="pairs")
         with Vertical(classes="body"):
             yield Static(id="readout", markup=False)
+            yield Choices(id="activations")
             yield Picture(id="mirror")
             yield Picture(id="curve")
 
@@ -110,6 +111,11 @@ class SkipPane(Pane, can_focus=True):
         """Show the pair that was clicked."""
         self._choose(self.pairs[event.index].label)
 
+    @on(Choices.Picked, "#activations")
+    def activate(self, event: Choices.Picked) -> None:
+        """Ask for the activation that was clicked."""
+        self.post_message(ActivationChosen(self.view.activations[event.index]))
+
     @on(Picture.Clicked, "#curve")
     def scale(self, event: Picture.Clicked) -> None:
         """Ask for the β under the mouse."""
@@ -132,7 +138,8 @@ class SkipPane(Pane, can_focus=True):
             self.query_one("#readout", Static).update(self.text("This layer has no map to show.", "label"))
             return
         labels = [self.text(each.label).plain for each in pairs]
-        self.query_one(Choices).offer("m  ", labels, pairs.index(pair))
+        self.query_one("#pairs", Choices).offer("m  ", labels, pairs.index(pair))
+        self._offer_activations(pair)
         self.query_one("#readout", Static).update(self._readout(pair))
         block = pair.label == "block"
         up, down = ("J", "A + J") if block else (words.MAPS[pair.chain], words.MAPS[pair.skip])
@@ -152,6 +159,13 @@ class SkipPane(Pane, can_focus=True):
         betas = pair.curve.beta if pair.curve is not None else ()
         drawing = partial(kappa_curve, betas, self._curves(pair), cursor=view.beta, plain=view.plain)
         curve.draw(drawing, dark=view.dark)
+
+    def _offer_activations(self, pair: Pair) -> None:
+        """Offer what D may be made of, where D is shown."""
+        names, now = self.view.activations, self.view.activation
+        choices = self.query_one("#activations", Choices)
+        choices.display = pair.label == "D·W" and bool(names)
+        choices.offer("a  ", [visible(name) for name in names], names.index(now) if now in names else -1)
 
     def _curves(self, pair: Pair) -> list[Curve]:
         """Return κ along β, and what is guaranteed at the same places."""
