@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
 from rich.cells import cell_len
@@ -13,7 +14,7 @@ from specinspect.bounds.catalogue import CATALOGUE
 from specinspect.report.text import ABSENT, layer_name, middle, number, visible
 
 if TYPE_CHECKING:
-    from specinspect.bounds.model import BoundCheck
+    from specinspect.bounds.model import Advice, BoundCheck
     from specinspect.report.model import LayerResult
 
 GUARANTEES = ("r4.best", "r63")
@@ -114,12 +115,14 @@ def about_guarantees(layers: Sequence[LayerResult]) -> str:
 
 
 def advice_lines(layers: Sequence[LayerResult]) -> list[str]:
-    """Return one sentence per layer and piece of advice, those of equal text together."""
-    names: dict[str, list[str]] = {}
+    """Return one sentence per kind of advice: that of the layer with the smallest value."""
+    groups: dict[tuple[str, str], list[tuple[str, Advice]]] = {}
     for result in layers:
         for item in result.advice:
-            names.setdefault(f"{item.sentence} ({item.bound})", []).append(layer_name(result.layer.name))
-    return [
-        f"{found[0]}{f' and {len(found) - 1} more' if len(found) > 1 else ''}: {visible(sentence)}"
-        for sentence, found in names.items()
-    ]
+            groups.setdefault((item.bound, item.quantity), []).append((layer_name(result.layer.name), item))
+    lines = []
+    for (bound, _), group in groups.items():
+        name, least = min(group, key=lambda pair: inf if pair[1].value is None else pair[1].value)
+        of = f", the least of {len(group)} layers" if len(group) > 1 else ""
+        lines.append(f"{name}: {visible(least.sentence)} ({bound}{of})")
+    return lines

@@ -105,11 +105,15 @@ def test_without_any_guarantee_there_is_no_column_but_a_sentence() -> None:
 
 def test_bounds_and_advice_come_on_request() -> None:
     found = layers((check(),), (check(),))
-    advised = [replace(r, advice=(Advice("r4.best", "beta", 0.5, "β up to 0.5"),)) for r in found]
+    advised = [
+        replace(r, advice=(Advice("r4.best", "beta", b, f"β up to {b}"),))
+        for r, b in zip(found, (0.75, 0.5), strict=True)
+    ]
     assert "tightest" not in table(advised)
     shown = table(advised, bounds=True)
     assert "tightest" in shown
-    assert "layer0 and 1 more: β up to 0.5 (r4.best)" in shown
+    assert "layer1: β up to 0.5 (r4.best, the least of 2 layers)" in shown
+    assert "0.75" not in shown
 
 
 def test_hostile_names_stay_on_one_line() -> None:
