@@ -40,7 +40,7 @@ _WITHOUT_EFFECT = frozenset(
 """Settings that change no result. A setting that is added is taken to have an effect until it is listed."""
 _CONVOLUTIONS = frozenset({"grid", "conv_operator", "conv_pattern"})
 """Settings that only matter to convolutions."""
-_FRONT_ENDS = frozenset({"cli", "tui", "plots", "gate", "compare", "testing"})
+_FRONT_ENDS = frozenset({"cli", "tui", "plots", "gate", "comparison", "testing"})
 """Rooms that compute no result."""
 
 

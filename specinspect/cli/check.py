@@ -25,6 +25,7 @@ from specinspect.cli.parameters import (
     Patterns,
     Rho,
     Seed,
+    Spectra,
 )
 
 Limit = float | None
@@ -127,6 +128,7 @@ def check(
     config: ConfigFile = None,
     device: Device = "auto",
     jobs: Jobs = None,
+    spectra: Spectra = False,
     no_cache: NoCache = False,
 ) -> None:
     """Hold checkpoints against limits: exit code 0 passed, 1 something exceeded, 2 could not be checked.

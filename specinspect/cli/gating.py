@@ -102,7 +102,7 @@ def _plan(context: typer.Context) -> tuple[Plan, tuple[str, ...]]:
         "blocks": False,
         "compose": (),
         "curve": False,
-        "spectra": False,
+        "spectra": bool(chosen["spectra"]) and write_baseline is not None,
     }
     chosen["quantities"] = "entries" if effort.quantities == "none" else effort.quantities
     settings = Settings(**chosen, rules=config.rules)

@@ -33,6 +33,7 @@ from specinspect.cli.parameters import (
     Patterns,
     Rho,
     Seed,
+    Spectra,
     TargetKappa,
 )
 from specinspect.errors import SettingsError, SpecinspectError
@@ -72,6 +73,7 @@ def open_(
     target_kappa: TargetKappa = 10.0,
     delta: Delta = 0.01,
     init: Init = None,
+    spectra: Spectra = False,
     no_cache: NoCache = False,
 ) -> None:
     """Look at a checkpoint in the terminal: results stream in while you read; q quits.

@@ -293,3 +293,30 @@ def test_a_locale_without_unicode(checkpoint: str) -> None:
     assert process.returncode == 0
     assert process.stderr == ""
     assert process.stdout.isascii()
+
+
+SHARED = (
+    "--layers",
+    "--exclude",
+    "--key",
+    "--beta",
+    "--rho",
+    "--activation",
+    "--patterns",
+    "--seed",
+    "--grid",
+    "--model",
+    "--config",
+    "--device",
+    "--jobs",
+    "--spectra",
+    "--no-cache",
+)
+"""What open, report, check and compare have in common, by contract."""
+
+
+@pytest.mark.parametrize("command", ["open", "report", "check", "compare"])
+def test_every_command_has_the_shared_options(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([command, "--help"]) == 0
+    words = capsys.readouterr().out.replace(",", " ").split()
+    assert [option for option in SHARED if option not in words] == []
