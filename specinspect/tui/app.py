@@ -7,7 +7,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -285,6 +285,22 @@ class Inspector(App[None]):
                 self._update_pane(soon=False)
         elif changed:
             self._table.update_rows()
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether everything is computed and drawn, as far as anybody asked for it."""
+        return (
+            self._progress.finished
+            and not self._dirty
+            and self._pane_timer is None
+            and len(self._panes) > 0
+            and not self._lens.busy
+        )
+
+    def freeze_clock(self) -> None:
+        """Show no times any more, so that two pictures of the same thing are the same."""
+        self._progress = replace(self._progress, seconds=0.0)
+        self._show_header()
 
     # What is shown.
 

@@ -190,7 +190,7 @@ class Lens:
         self._work, self._hand_over = work, hand_over
         self._lock = threading.Condition()
         self._asked: tuple[Inspection, Setting, Spectrum] | None = None
-        self._stopped = False
+        self._stopped = self._busy = False
         self._study: tuple[Layer, Studied | None] | None = None
         self._epoch = -1
         self._told: set[tuple[str, float, int | None]] = set()
@@ -202,7 +202,13 @@ class Lens:
             if self._asked is None:
                 threading.Thread(target=self._loop, name="specinspect-lens", daemon=True).start()
             self._asked = (inspection, setting, weight)
+            self._busy = True
             self._lock.notify_all()
+
+    @property
+    def busy(self) -> bool:
+        """Whether something is still being looked at."""
+        return self._busy
 
     def stop(self) -> None:
         """Begin nothing more."""
@@ -215,6 +221,7 @@ class Lens:
         while True:
             with self._lock:
                 while not self._stopped and self._asked is done:
+                    self._busy = False
                     self._lock.wait()
                 if self._stopped or self._asked is None:
                     return

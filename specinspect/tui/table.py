@@ -249,7 +249,8 @@ class LayerTable(ScrollView, can_focus=True):
 
     def _name_width(self, line: Line) -> int:
         indent = INDENT * line.depth + 2 if self.nested else 0
-        return indent + cell_len(visible(line.label))
+        count = 0 if line.group is None else len(f" ({line.group.layers})")
+        return indent + cell_len(visible(line.label)) + count
 
     def render_line(self, y: int) -> Strip:
         """Draw one line; the first is the header, which stays."""
@@ -267,7 +268,7 @@ class LayerTable(ScrollView, can_focus=True):
         return Strip(segments).adjust_cell_length(width, style)
 
     def _header(self, width: int) -> Strip:
-        style = self.rich_style + self.get_component_rich_style("layers--header")
+        style = self.rich_style + self.get_component_rich_style("layers--header", partial=True)
         columns, names = self._layout()
         segments = [Segment(_fit(self._titled("name", "name"), names, left=True), style)]
         for column in columns:
@@ -283,7 +284,7 @@ class LayerTable(ScrollView, can_focus=True):
         columns, names = self._layout()
         style = base
         if row.result is None and row.state != "failed":
-            style = base + self.get_component_rich_style("layers--pending")
+            style = base + self.get_component_rich_style("layers--pending", partial=True)
         label = visible(line.label) if self.nested else layer_name(row.layer.name)
         indent = " " * (INDENT * line.depth + 2) if self.nested else ""
         segments = [Segment(_fit(indent + middle(label, names - len(indent)), names, left=True), style)]
@@ -299,7 +300,9 @@ class LayerTable(ScrollView, can_focus=True):
             text = self.live.get(row.index, f"{text}'")
         if column.key == "mark" or row.state == "failed":
             error = row.state == "failed" or text in {"!!", "V"}
-            style = style + self.get_component_rich_style(f"layers--{'error' if error else 'warning'}")
+            style = style + self.get_component_rich_style(
+                f"layers--{'error' if error else 'warning'}", partial=True
+            )
         return Segment(_fit(text, column.width, left=column.left), style)
 
     def _group(self, line: Line, base: Style) -> list[Segment]:
@@ -307,7 +310,7 @@ class LayerTable(ScrollView, can_focus=True):
         if group is None:
             raise AssertionError("only called for groups")
         columns, names = self._layout()
-        style = base + self.get_component_rich_style("layers--group")
+        style = base + self.get_component_rich_style("layers--group", partial=True)
         closed = group.path in self.closed
         indent = " " * (INDENT * line.depth) + (CLOSED if closed else OPEN) + " "
         text = indent + middle(f"{visible(line.label)} ({group.layers})", max(1, names - len(indent)))
