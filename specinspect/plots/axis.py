@@ -78,13 +78,15 @@ class LogAxis:
         """Return ticks at least so many cells apart: powers of ten, or round numbers on a short axis."""
         most = max(1, self.cells // max(room, 1))
         first, last = math.ceil(self.low), math.floor(self.high)
-        if last - first + 1 >= min(2, most):
+        if last >= first:
             step = _step(last - first, most)
             start = first + (-first) % step
-            logs = {float(d): _power(d, plain=plain) for d in range(start, last + 1, step)}
-            if logs:
-                return self._apart(logs, room)
-        return self._apart(_round_numbers(self.low, self.high, most), room)
+            powers = {float(d): _power(d, plain=plain) for d in range(start, last + 1, step)}
+            decades = self._apart(powers, room)
+            if len(decades) >= min(2, most) or self.high - self.low > 2:
+                return decades
+        finer = [self._apart(_round_numbers(self.low, self.high, count), room) for count in (most, 2 * most)]
+        return max(finer, key=len)
 
     def _apart(self, logs: dict[float, str], room: int) -> tuple[Tick, ...]:
         ticks: list[Tick] = []

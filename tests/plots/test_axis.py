@@ -58,6 +58,15 @@ def test_an_axis_has_ticks(low: float, high: float, width: int) -> None:
     assert axis.ticks(9)
 
 
+@pytest.mark.parametrize("high", [1.5, 2.0, 3.1, 4.5, 5.0, 7.0, 9.0, 9.9, 15.0, 40.0, 99.0])
+@pytest.mark.parametrize("cells", [12, 16, 24])
+def test_a_short_axis_tells_its_scale(high: float, cells: int) -> None:
+    """One tick fixes no scale."""
+    axis = LogAxis.over((0.98, high), cells)
+    assert axis is not None
+    assert len(axis.ticks(4)) >= 2
+
+
 @pytest.mark.parametrize("values", [(), (0.0,), (math.nan, math.inf, -1.0)])
 def test_nothing_positive_has_no_axis(values: tuple[float, ...]) -> None:
     assert LogAxis.over(values, 40) is None
