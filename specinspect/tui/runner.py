@@ -214,7 +214,6 @@ class Runner:
                     self._waiting.remove(task)
                     self._running[threading.get_ident()] = task
                     self._alone = large
-                    _set_threads(self._workers if large else 1)
                     return task
                 self._lock.wait()
             return None
@@ -228,6 +227,8 @@ class Runner:
 
     def _do(self, task: Task) -> None:
         try:
+            # Not under the lock: the first of the workers loads torch here, and the others wait for it.
+            _set_threads(self._workers if task.bytes > self._share else 1)
             found = task.run()
         except Exception as error:
             if task.parts:
@@ -251,6 +252,6 @@ class Runner:
 
 def _set_threads(count: int) -> None:
     """Say how many threads the linear algebra of this very thread may use."""
-    torch = sys.modules.get("torch")
-    if torch is not None:
-        torch.set_num_threads(count)
+    import torch
+
+    torch.set_num_threads(count)

@@ -1,0 +1,56 @@
+"""The pass over the layers on threads of its own."""
+
+from __future__ import annotations
+
+import queue
+import time
+
+import pytest
+
+from specinspect.tui import runner
+from specinspect.tui.runner import Event, LayerDone, LayerFailed, Runner
+from tests.report import canned
+from tests.tui.stub import Stub, inspection
+
+
+def start(count: int) -> tuple[Runner, queue.Queue[Event]]:
+    results = [canned.linear(f"layer{i}") for i in range(count)]
+    events: queue.Queue[Event] = queue.Queue()
+    made = Runner(Stub({r.layer.name: r for r in results}), inspection(results), events.put)
+    made.start()
+    return made, events
+
+
+def wait(made: Runner) -> None:
+    end = time.monotonic() + 20
+    while not made.progress.finished and time.monotonic() < end:
+        time.sleep(0.01)
+    assert made.progress.finished
+
+
+def test_every_layer_arrives_once() -> None:
+    made, events = start(20)
+    wait(made)
+    done = [event for event in events.queue if isinstance(event, LayerDone)]
+    assert sorted(event.index for event in done) == list(range(20))
+    assert made.progress.done == 20
+
+
+def test_a_failure_in_setting_up_is_a_failed_layer_not_a_lost_thread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Seen: torch half imported by one worker when another asked it for its threads."""
+    calls = 0
+
+    def fails_once(_: int) -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 1:
+            raise AttributeError("partially initialized module 'torch'")
+
+    monkeypatch.setattr(runner, "_set_threads", fails_once)
+    made, events = start(5)
+    wait(made)
+    failed = [event for event in events.queue if isinstance(event, LayerFailed)]
+    assert len(failed) == 1
+    assert made.progress.done == 5
