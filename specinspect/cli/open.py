@@ -146,6 +146,7 @@ def _serve(port: int) -> None:
         SettingsError: the extra is not installed, or no such port.
     """
     import shlex
+    from contextlib import redirect_stdout
 
     if not 1 <= port <= 65535:
         raise SettingsError(f"--port: expected a number from 1 to 65535, got {port}")
@@ -157,4 +158,10 @@ def _serve(port: int) -> None:
         ) from None
     arguments = [argument for argument in sys.argv[1:] if argument != "--web"]
     command = shlex.join([sys.executable, "-m", "specinspect", *arguments])
-    Server(command, host="127.0.0.1", port=port, title="specinspect").serve()
+    try:
+        with redirect_stdout(sys.stderr):  # it greets, and logs every request
+            Server(command, host="127.0.0.1", port=port, title="specinspect").serve()
+    except OSError as error:
+        raise SettingsError(
+            f"--port: cannot serve on 127.0.0.1:{port}: {error.strerror or error}", "choose another --port"
+        ) from error

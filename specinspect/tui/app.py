@@ -415,9 +415,11 @@ class Inspector(App[None]):
         self._show_lines()
 
     def on_layer_table_entered(self, message: LayerTable.Entered) -> None:
-        """Show the details of a layer where there is no room for them beside it."""
+        """Show the details of a layer, or go to what can be chosen in them."""
         if self.pane == "layers":
             self.action_pane("spectrum")
+        else:
+            self.screen.focus_next()
 
     def on_layer_table_header_clicked(self, message: LayerTable.HeaderClicked) -> None:
         """Sort by a column; the name goes back to the tree first."""
@@ -450,6 +452,8 @@ class Inspector(App[None]):
         self._show_pane()
         if key == "layers":
             self._table.focus()
+        elif self.narrow:
+            self.call_after_refresh(self.screen.focus_next)
 
     def action_next_pane(self, step: int) -> None:
         """Show the pane beside this one."""

@@ -152,7 +152,7 @@ class Runner:
             fraction = self._spent / self._total if self._total else 0.0
             blocks = [t for t in (*self._waiting, *self._running.values()) if not t.indices]
             working = time.monotonic() - self._begun  # without the time that loading torch takes
-            left = working * (1 - fraction) / fraction if fraction > 0.02 and not finished else None
+            left = working * (1 - fraction) / fraction if fraction > 0.005 and not finished else None
             return Progress(
                 len(self._finished), self._layers, fraction, left, running, finished, len(blocks), seconds
             )

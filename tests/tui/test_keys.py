@@ -16,6 +16,7 @@ from specinspect.tui.bars import Ask
 from specinspect.tui.help import HelpScreen
 from specinspect.tui.keys import KEYS
 from specinspect.tui.messages import FactEdited, LayerChosen, PatternChosen, ScaleChosen
+from specinspect.tui.panes.skip import SkipPane
 from tests.comparison.canned import comparison
 from tests.report.canned import MARKUP
 from tests.tui.drive import SMALL, computed, drive, screen, table, until
@@ -377,3 +378,32 @@ def test_panes_by_key_and_click_and_esc_goes_back() -> None:
         assert not inspector.current_theme.dark
 
     drive(inspector, steps, SMALL)
+
+
+def test_keys_of_a_pane_work_from_the_table_and_its_fields_are_reached() -> None:
+    inspector, work = app()
+
+    async def steps(pilot: Pilot[Any]) -> None:
+        await computed(pilot)
+        go_to(inspector, QUERY)
+        await pilot.press("2")
+        pane = inspector._panes["skip"]
+        assert isinstance(pane, SkipPane)
+        await until(pilot, lambda: pane.pair is not None)
+        assert pane.chosen == "W"
+        await pilot.press("m")
+        assert pane.chosen == "D·W"
+        assert table(inspector).has_focus
+        await pilot.press("4")
+        await until(pilot, lambda: inspector.at_rest)
+        await pilot.press("enter", "enter")  # into the pane; the first fact
+        await until(pilot, lambda: isinstance(inspector.focused, Input))
+        assert isinstance(inspector.focused, Input)
+        inspector.focused.value = "gelu"
+        await pilot.press("enter")
+        await until(pilot, lambda: work.computed.count(QUERY) == 2)
+        assert inspector.session.edits == {QUERY: {"activation": "gelu"}}
+        await pilot.press("escape")
+        assert table(inspector).has_focus
+
+    drive(inspector, steps)
