@@ -16,12 +16,14 @@ from specinspect.architecture import Architecture, build_with_notes, check_match
 from specinspect.cache.requests import block_request, layer_request
 from specinspect.cache.results import Request, ResultCache, open_cache
 from specinspect.checkpoint import Checkpoint, TensorInfo, from_module, from_state_dict, open_checkpoint
+from specinspect.checkpoint.entries import count_entries
 from specinspect.errors import LayerError, ResourceError, SettingsError, SpecinspectError
 from specinspect.inputs import NO_INPUTS, Inputs, read_inputs
 from specinspect.layers import Discovery, discover, select
 from specinspect.layers.blocks import Block, BlockDiscovery, block_tensors, compose, discover_blocks
 from specinspect.layers.facts import apply_facts, with_architecture
 from specinspect.layers.model import Activation, Layer, Stored
+from specinspect.layers.outside import outside
 from specinspect.layers.rules import unmatched_rules
 from specinspect.maps import ConvolutionMap, LinearMap, build_weight_map, grid_sides
 from specinspect.maps.question import (
@@ -33,7 +35,7 @@ from specinspect.maps.question import (
     side_tensors,
 )
 from specinspect.report.assemble import assemble
-from specinspect.report.model import LayerResult, Report
+from specinspect.report.model import BadTensor, LayerResult, Report
 from specinspect.schedule import Cost, cost, run
 from specinspect.settings import MAPS, Settings
 from specinspect.spectra.plan import Plan, available_memory, choose_plan, default_jobs, return_large_blocks
@@ -272,9 +274,27 @@ def report(
         [results[i] for i in range(len(results))],
         inspection.discovery.skipped,
         blocks=_measured_blocks(inspection, plan, executor),
+        bad_tensors=tuple(bad_tensors(inspection)),
         notices=(*inspection.notices, *plan.notices),
         seconds=time.perf_counter() - start,
     )
+
+
+def bad_tensors(inspection: Inspection) -> Iterator[BadTensor]:
+    """Yield the tensors in no layer that have NaN or infinite entries, or negative variances.
+
+    They are read anew every time, without torch: a few bytes beside the weights, and no cache goes stale.
+
+    Raises:
+        CheckpointError: a tensor cannot be read any more.
+    """
+    chosen, settings = inspection.discovery, inspection.settings
+    tensors = inspection.checkpoint.tensors
+    for item in outside(inspection.layers, chosen, tensors, settings.layers, settings.exclude):
+        found = count_entries(item.info, negative=item.variance)
+        infinite = 0 if item.infinite else found.infinite
+        if found.nan or infinite or found.negative:
+            yield BadTensor(item.info.name, item.what, item.info.size, found.nan, infinite, found.negative)
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,7 +90,8 @@ def check(
         list[str] | None, typer.Option("--ignore", metavar="RULES", help="The same: do not check these.")
     ] = None,
     allow_nonfinite: Annotated[
-        bool, typer.Option("--allow-nonfinite", help="Leave layers with NaN or infinite weights out.")
+        bool,
+        typer.Option("--allow-nonfinite", help="Accept NaN and infinite entries; leave such layers out."),
     ] = False,
     fail_fast: Annotated[
         bool, typer.Option("--fail-fast", help="Stop at the first layer that fails.")

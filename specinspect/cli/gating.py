@@ -19,7 +19,7 @@ from specinspect.cli.speech import say
 from specinspect.config import Config
 from specinspect.errors import SettingsError, SpecinspectError
 from specinspect.gate.baseline import read_baseline
-from specinspect.gate.check import check_layers, vanished
+from specinspect.gate.check import check_layers, check_tensors, vanished
 from specinspect.gate.policy import Effort, Policy, Thresholds, make_policy
 from specinspect.gate.verdict import Case, Checked, Verdict
 from specinspect.settings import Settings
@@ -230,8 +230,10 @@ def _cases(inspection: Inspection, plan: Plan) -> tuple[list[Case], int, Report 
     with progress(len(layers)) as advance:
         if not plan.fail_fast:
             report = engine.report(inspection, progress=advance)
-            return [*check_layers(report.layers, policy), *missing], len(layers), report
+            beside = check_tensors(report.bad_tensors, policy)
+            return [*check_layers(report.layers, policy), *beside, *missing], len(layers), report
         found: dict[str, list[Case]] = {}
+        missing = [*check_tensors(engine.bad_tensors(inspection), policy), *missing]
         for result in () if _failed(missing) else engine.iter_results(inspection, progress=advance):
             found[result.layer.name] = list(check_layers([result], policy))
             if _failed(found[result.layer.name]):

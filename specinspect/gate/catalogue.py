@@ -123,8 +123,11 @@ RULES = Catalogue(
             "SI301",
             "nonfinite-weights",
             "a weight has NaN or infinite entries",
-            "Any NaN or infinite entry of a layer's weight; biases and the scales of normalisations are "
-            "not read. --allow-nonfinite accepts them, and leaves such layers out of the other rules.",
+            "Any NaN or infinite entry of a layer's weight, or of a floating-point tensor beside the layers: "
+            "biases, gains and running statistics of normalisations, tables. Infinite entries of masks are "
+            "what they are for. With --layers and --exclude, what belongs to a layer goes with it, and the "
+            "rest by its own name. --allow-nonfinite accepts them all, and leaves layers with such weights "
+            "out of the other rules.",
             "The run has diverged: go back to the last checkpoint without them; look at the loss scale, "
             "the learning rate and divisions by zero.",
             Need.ENTRIES,
@@ -161,6 +164,18 @@ RULES = Catalogue(
             "SI302's.",
             "Intended after pruning: remove them, or ignore the rule. Otherwise inputs that were "
             "constantly zero in training.",
+            Need.ENTRIES,
+            "warning",
+            default=True,
+        ),
+        Rule(
+            "SI305",
+            "negative-variance",
+            "a running variance of batch normalisation is negative",
+            "The root of variance + ε is then NaN, or of the wrong size: no training computes one. Other "
+            "tensors are not looked at.",
+            "A damaged file, or checkpoints that were subtracted from each other: compute the statistics "
+            "anew.",
             Need.ENTRIES,
             "warning",
             default=True,

@@ -12,11 +12,12 @@ from specinspect.gate.policy import Active, Policy, make_policy, thresholds_of
 from specinspect.gate.problem import NOT_COMPUTED, Problem, Skip, exceeds, limit_text
 from specinspect.gate.verdict import Case
 from specinspect.layers.names import matches
+from specinspect.report.assemble import negative_text, nonfinite_text
 from specinspect.report.model import Finding
 from specinspect.report.text import number, shape
 
 if TYPE_CHECKING:
-    from specinspect.report.model import LayerResult, Report
+    from specinspect.report.model import BadTensor, LayerResult, Report
     from specinspect.spectra.model import Spectrum
 
 
@@ -35,6 +36,7 @@ def check(report: Report, **thresholds: Any) -> tuple[Finding, ...]:
     """
     policy = make_policy(thresholds_of(thresholds))
     found = [case.finding for case in check_layers(report.layers, policy)]
+    found += [case.finding for case in check_tensors(report.bad_tensors, policy)]
     found += [case.finding for case in check_vanished(report, policy)]
     return tuple(finding for finding in found if finding is not None)
 
@@ -46,7 +48,10 @@ def check_layers(results: Iterable[LayerResult], policy: Policy) -> Iterator[Cas
         name = result.layer.name
         known = None if baseline is None else baseline.layers.get(name)
         for active in policy.rules:
-            if active.rule.code == "SI405":  # of layers that are not there
+            if active.rule.code in {
+                "SI305",
+                "SI405",
+            }:  # of tensors in no layer, and layers that are not there
                 continue
             limit = policy.limit(active.rule, name)
             if active.rule.threshold is not None and limit is None:
@@ -54,6 +59,19 @@ def check_layers(results: Iterable[LayerResult], policy: Policy) -> Iterator[Cas
             else:
                 outcome = _evaluate(active, _Question(result, policy, limit, known))
             yield _case(name, active, outcome, limit)
+
+
+def check_tensors(tensors: Iterable[BadTensor], policy: Policy) -> Iterator[Case]:
+    """Yield a case for every rule that a tensor in no layer breaks."""
+    for tensor in tensors:
+        problems = {
+            "SI301": (tensor.nan + tensor.infinite, nonfinite_text(tensor)),
+            "SI305": (tensor.negative, negative_text(tensor)),
+        }
+        for active in policy.rules:
+            bad, text = problems.get(active.rule.code, (0, ""))
+            if bad:
+                yield _case(tensor.name, active, Problem(text, float(bad), 0.0), None)
 
 
 def check_vanished(report: Report, policy: Policy) -> Iterator[Case]:

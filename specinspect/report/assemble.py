@@ -11,6 +11,7 @@ from specinspect.bounds import network
 from specinspect.bounds.catalogue import CATALOGUE
 from specinspect.checkpoint.model import Checkpoint, Skipped
 from specinspect.report.model import (
+    BadTensor,
     CheckpointSummary,
     Finding,
     LayerResult,
@@ -32,6 +33,7 @@ def assemble(
     *,
     blocks: Sequence[BlockResult] = (),
     notices: Sequence[str] = (),
+    bad_tensors: Sequence[BadTensor] = (),
     seconds: float,
 ) -> Report:
     """Build the report of one checkpoint.
@@ -43,6 +45,7 @@ def assemble(
         skipped: tensors that are in no layer.
         blocks: what was measured of blocks.
         notices: what was asked for and could not be had (a device).
+        bad_tensors: tensors in no layer whose entries are wrong.
         seconds: wall-clock time of the computation.
     """
     used = {name for result in results for name in result.layer.parameters}
@@ -54,7 +57,10 @@ def assemble(
         settings=settings,
         layers=tuple(results),
         skipped=(*skipped, *checkpoint.skipped),
-        findings=tuple(finding for result in results for finding in layer_findings(result)),
+        findings=(
+            *(finding for result in results for finding in layer_findings(result)),
+            *(finding for tensor in bad_tensors for finding in tensor_findings(tensor)),
+        ),
         summary=Summary(
             layers=len(results),
             analysed_tensors=len(used),
@@ -67,6 +73,7 @@ def assemble(
         version=__version__,
         blocks=tuple(blocks),
         network=_network(results),
+        bad_tensors=tuple(bad_tensors),
     )
 
 
@@ -139,6 +146,29 @@ def layer_findings(result: LayerResult) -> Iterator[Finding]:
             float(rank),
             float(spectrum.count),
         )
+
+
+def tensor_findings(tensor: BadTensor) -> Iterator[Finding]:
+    """Yield what is wrong with a tensor in no layer, under the tensor's own name."""
+    if tensor.nan or tensor.infinite:
+        count = float(tensor.nan + tensor.infinite)
+        yield Finding("nonfinite_weights", "error", tensor.name, nonfinite_text(tensor), count, 0.0)
+    if tensor.negative:
+        count = float(tensor.negative)
+        yield Finding("negative_variance", "warning", tensor.name, negative_text(tensor), count, 0.0)
+
+
+def nonfinite_text(tensor: BadTensor) -> str:
+    """Say how many entries are NaN and infinite, and what the tensor is."""
+    text = f"{tensor.nan:,} NaN and {tensor.infinite:,} infinite of {tensor.entries:,} entries"
+    return f"{text} ({tensor.what})" if tensor.what else text
+
+
+def negative_text(tensor: BadTensor) -> str:
+    """Say how many variances are negative, and whose they are."""
+    verb = "is" if tensor.negative == 1 else "are"
+    text = f"{tensor.negative:,} of {tensor.entries:,} variances {verb} negative"
+    return f"{text} ({tensor.what})" if tensor.what else text
 
 
 def _violated(result: LayerResult) -> Iterator[Finding]:

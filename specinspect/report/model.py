@@ -78,6 +78,20 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
+class BadTensor:
+    """A tensor in no layer (a bias, a normalisation's gain, a table) with entries that no network can use."""
+
+    name: str
+    what: str
+    """Why it is no layer, which mostly says what it is."""
+    entries: int
+    nan: int
+    infinite: int
+    negative: int
+    """Where it holds variances; else 0."""
+
+
+@dataclass(frozen=True, slots=True)
 class WorstConditionNumber:
     """The largest condition number that was resolved."""
 
@@ -120,6 +134,8 @@ class Report:
     """Residual blocks, MLPs, attention products and composed chains."""
     network: tuple[BoundCheck, ...] = ()
     """What theory guarantees of layers one after the other."""
+    bad_tensors: tuple[BadTensor, ...] = ()
+    """Among the tensors in no layer; the findings name them too."""
 
     def __iter__(self) -> Iterator[LayerResult]:
         """Iterate over the layers in checkpoint order."""

@@ -345,7 +345,7 @@ def test_limits_of_single_layers_win_and_the_last_match_counts() -> None:
 def test_every_rule_has_an_evaluator_and_words() -> None:
     from specinspect.gate.check import _RULES
 
-    assert set(_RULES) | {"SI405"} == set(RULES)
+    assert set(_RULES) | {"SI305", "SI405"} == set(RULES)
     for rule in RULES.values():
         assert rule.summary[0].islower() or rule.summary.startswith(("κ", "W", "σ"))
         assert rule.explanation.endswith(".")

@@ -17,7 +17,7 @@ from specinspect.gate.policy import Thresholds, make_policy
 from tests.report import canned
 
 BASELINE = Baseline("b.json", {"fc": BaselineLayer("linear", (4, 4), 2.0, "resolved", 1.0, 4)})
-DEFAULT = {"SI203", "SI301", "SI302", "SI303", "SI304", "SI501"}
+DEFAULT = {"SI203", "SI301", "SI302", "SI303", "SI304", "SI305", "SI501"}
 
 
 def codes(**values: Any) -> set[str]:
@@ -30,9 +30,9 @@ def codes(**values: Any) -> set[str]:
         ({}, DEFAULT),
         ({"max_kappa": 10.0}, DEFAULT | {"SI101"}),
         ({"max_kappa": 10.0, "select": ("SI302",)}, {"SI101", "SI302"}),
-        ({"select": ("SI3",)}, {"SI301", "SI302", "SI303", "SI304"}),
+        ({"select": ("SI3",)}, {"SI301", "SI302", "SI303", "SI304", "SI305"}),
         ({"select": ("si301", "Zero-Matrix")}, {"SI301", "SI302"}),
-        ({"select": ("SI3",), "ignore": ("SI304", "dead-rows")}, {"SI301", "SI302"}),
+        ({"select": ("SI3",), "ignore": ("SI304", "dead-rows", "SI305")}, {"SI301", "SI302"}),
         ({"select": ("ALL",)}, DEFAULT | {"SI104"}),
         ({"select": ("SI1",), "max_sigma": 2.0}, {"SI104", "SI201"}),
         ({"allow_nonfinite": True}, DEFAULT - {"SI301"}),
