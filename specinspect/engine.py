@@ -17,6 +17,7 @@ from specinspect.cache.requests import block_request, layer_request
 from specinspect.cache.results import Request, ResultCache, open_cache
 from specinspect.checkpoint import Checkpoint, TensorInfo, from_module, from_state_dict, open_checkpoint
 from specinspect.checkpoint.entries import count_entries
+from specinspect.checkpoint.text import quote
 from specinspect.errors import LayerError, ResourceError, SettingsError, SpecinspectError
 from specinspect.inputs import NO_INPUTS, Inputs, read_inputs
 from specinspect.layers import Discovery, discover, select
@@ -110,6 +111,16 @@ def open_source(source: Source, settings: Settings) -> Inspection:
         SpecinspectError: it cannot be read, or holds no layer that was asked for.
     """
     checkpoint = _checkpoint(source, settings)
+    try:
+        return _chosen(source, checkpoint, settings)
+    except LayerError as error:
+        if checkpoint.format == "memory":
+            raise
+        raise LayerError(f"{quote(checkpoint.path)}: {error.message}", error.hint) from error
+
+
+def _chosen(source: Source, checkpoint: Checkpoint, settings: Settings) -> Inspection:
+    """Find the layers and blocks of an opened checkpoint."""
     architecture = _architecture(source, checkpoint, settings)
     if architecture is not None:
         checkpoint = with_architecture(checkpoint, architecture)
@@ -139,7 +150,13 @@ def open_source(source: Source, settings: Settings) -> Inspection:
         inputs,
         everything.layers,
         blocks.blocks,
-        (*notices, *_options_without_effect(settings), *not_understood, *inputs.notices),
+        (
+            *notices,
+            *_options_without_effect(settings),
+            *not_understood,
+            *blocks.notes,
+            *inputs.notices,
+        ),
         open_cache() if settings.cache else None,
     )
 
@@ -170,7 +187,7 @@ def _blocks(
     )
     names = {layer.name for layer in selected.layers}
     blocks = tuple(b for b in found.blocks if names.issuperset((*b.layers, *b.shortcut_layers)))
-    return BlockDiscovery((*blocks, *composed), found.skipped)
+    return BlockDiscovery((*blocks, *composed), found.skipped, found.notes)
 
 
 def _without_activation(layer: Layer) -> Layer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 import torch
@@ -10,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from specinspect.architecture import read_architecture
-from specinspect.checkpoint import from_module
+from specinspect.checkpoint import from_module, from_state_dict
 from specinspect.layers import apply_facts, discover, with_architecture
-from specinspect.layers.blocks import Block, block_tensors, discover_blocks
+from specinspect.layers.blocks import Block, block_tensors, discover_blocks, find_blocks
 from specinspect.maps.blocks import Branch, build_branch, cotangent, jacobian, points, tangent
 from tests.architecture import nets
 
@@ -129,6 +130,76 @@ def test_pre_activation(name: str) -> None:
     check(branch, sample(8, 4, 4), inner, whole)
 
 
+class NormFirst(nn.Module):
+    """A block of timm's resnetv2: basic with two convolutions, bottleneck with three."""
+
+    def __init__(self, inside: int, out: int, *, bottleneck: bool, stride: int, word: str) -> None:
+        super().__init__()
+        mid = out // 2 if bottleneck else out
+        widths = [inside, mid, mid, out] if bottleneck else [inside, out, out]
+        self.downsample: nn.Module | None = None
+        if inside != out or stride > 1:
+            self.downsample = nn.ModuleDict({"conv": nn.Conv2d(inside, out, 1, stride, bias=False)})
+        self.names = []
+        for i, (a, b) in enumerate(pairwise(widths), 1):
+            one = bottleneck and i != 2
+            step = stride if i == (2 if bottleneck else 1) else 1
+            self.add_module(f"{word}{i}", nn.BatchNorm2d(a))
+            self.add_module(f"conv{i}", nn.Conv2d(a, b, 1 if one else 3, step, 0 if one else 1, bias=False))
+            self.names.append((f"{word}{i}", f"conv{i}"))
+
+    def after_first(self, x: Tensor) -> Tensor:
+        return F.relu(self.get_submodule(self.names[0][0])(x))
+
+    def branch(self, x: Tensor) -> Tensor:
+        """From what the first activation puts out."""
+        x = self.get_submodule(self.names[0][1])(x)
+        for norm, conv in self.names[1:]:
+            x = self.get_submodule(conv)(F.relu(self.get_submodule(norm)(x)))
+        return x
+
+
+@pytest.mark.parametrize("word", ["bn", "norm"])
+@pytest.mark.parametrize("bottleneck", [False, True])
+@pytest.mark.parametrize("ordered", [False, True])
+def test_normalisation_first_by_names_alone(word: str, bottleneck: bool, ordered: bool) -> None:
+    def make(inside: int, out: int, stride: int) -> NormFirst:
+        return NormFirst(inside, out, bottleneck=bottleneck, stride=stride, word=word)
+
+    def stage(*blocks: NormFirst) -> nn.Module:
+        return nn.ModuleDict({"blocks": nn.ModuleList(blocks)})
+
+    model = nn.ModuleDict(
+        {"stages": nn.ModuleList([stage(make(8, 8, 1)), stage(make(8, 12, 2), make(12, 12, 1))])}
+    )
+    randomise(model)
+    model.double().eval()
+    state = {name: t for name, t in model.state_dict().items() if "num_batches" not in name}
+    if not ordered:  # as safetensors stores them
+        state = {name: state[name] for name in sorted(state)}
+    checkpoint = from_state_dict(state)
+    layers = apply_facts(discover(checkpoint), checkpoint).layers
+    blocks = find_blocks(layers, tensors=checkpoint.tensors)
+    assert [block.name for block in blocks] == [f"stages.{i}.blocks.{j}" for i, j in ((0, 0), (1, 0), (1, 1))]
+    by_name = {layer.name: layer for layer in layers}
+    for block in blocks:
+        assert block.after is None
+        needed = block_tensors(block, by_name, checkpoint.tensors)
+        branch = build_branch(block, by_name, lambda n: checkpoint.read(n).detach(), frozenset(needed), 4)
+        module = model.get_submodule(block.name)
+        assert isinstance(module, NormFirst)
+
+        def inner(x: Tensor, module: NormFirst = module) -> Tensor:
+            x = x[None]
+            return module.branch(x if module.downsample is not None else module.after_first(x))[0]
+
+        def whole(x: Tensor, module: NormFirst = module) -> Tensor:
+            beside = x if module.downsample is None else module.get_submodule("downsample.conv")(x[None])[0]
+            return inner(x, module) + beside
+
+        check(branch, sample(branch.channels, 4, 4), inner, whole)
+
+
 class Transformer(nn.Module):
     """Attention and an MLP, each in a skip, with no normalisation in front."""
 
@@ -187,7 +258,6 @@ def test_attention_at_a_single_token() -> None:
 
 def test_grouped_query_attention_at_a_single_token() -> None:
     from samples.make_samples import DecoderBlock
-    from specinspect.layers.blocks import find_blocks
 
     torch.manual_seed(0)
     attention = DecoderBlock().double().self_attn

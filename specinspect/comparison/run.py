@@ -91,7 +91,7 @@ def open_pair(
 def _opened(side: str, source: Source, settings: Settings) -> Inspection:
     try:
         return open_source(source, settings)
-    except LayerError as error:  # the others name the file
+    except LayerError as error:  # the others are of the files' own, and name them
         raise LayerError(f"{side}: {error.message}", error.hint) from error
 
 

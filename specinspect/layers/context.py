@@ -17,6 +17,15 @@ Remaining = Mapping[str, TensorInfo]
 """The tensors that no earlier rule has claimed, in checkpoint order."""
 
 
+def is_alphabetical(tensors: Mapping[str, TensorInfo]) -> bool:
+    """Say whether names are merely sorted, so that their order says nothing about the network.
+
+    safetensors sorts by dtype first, hence only neighbours of one dtype count.
+    """
+    keys = [(info.dtype, sort_key(name)) for name, info in tensors.items()]
+    return all(a[1] <= b[1] for a, b in pairwise(keys) if a[0] == b[0])
+
+
 @dataclass(frozen=True)
 class Context:
     """The whole checkpoint's headers, and orders derived from them."""
@@ -54,12 +63,8 @@ class Context:
 
     @cached_property
     def alphabetical(self) -> bool:
-        """Whether the names are merely sorted, so that their order says nothing about the network.
-
-        safetensors sorts by dtype first, hence only neighbours of one dtype count.
-        """
-        keys = [(info.dtype, sort_key(name)) for name, info in self.tensors.items()]
-        return all(a[1] <= b[1] for a, b in pairwise(keys) if a[0] == b[0])
+        """Whether the names are merely sorted, so that their order says nothing about the network."""
+        return is_alphabetical(self.tensors)
 
     def type_of(self, module: str) -> str:
         """Return the class name of a module, '' where it is not known."""

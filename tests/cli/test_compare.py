@@ -142,9 +142,9 @@ def test_which_side_has_no_layers(
     save_file({"bias": torch.zeros(3)}, tmp_path / "none.safetensors")
     assert run(["compare", files[0], str(tmp_path / "none.safetensors")]) == 2
     line = one_line_error(capsys)
-    assert "B: no layer to analyse" in line
+    assert f"B: '{tmp_path / 'none.safetensors'}': no layer to analyse" in line
     assert run(["compare", str(tmp_path / "none.safetensors"), files[0]]) == 2
-    assert "A: no layer to analyse" in one_line_error(capsys)
+    assert f"A: '{tmp_path / 'none.safetensors'}': no layer to analyse" in one_line_error(capsys)
 
 
 def test_the_cache_changes_nothing(files: tuple[str, str], capsys: pytest.CaptureFixture[str]) -> None:

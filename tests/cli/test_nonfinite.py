@@ -175,3 +175,17 @@ def test_from_memory_too() -> None:
     tensors = network()
     tensors["1.bias"][5] = -torch.inf
     assert found(inspect(tensors, maps=("weight",))) == [("nonfinite_weights", "error", "1.bias", 1.0)]
+
+
+@pytest.mark.parametrize("arguments", [(), ("--layers", "nope")])
+def test_a_file_without_layers_is_named(
+    arguments: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "no\x1blayers.safetensors"
+    save_file(network() if arguments else {"bias": torch.zeros(3)}, path)
+    for command in ("report", "check"):
+        assert run([command, str(path), *arguments]) == 2
+        said = capsys.readouterr()
+        assert said.err.count("\n") == 1
+        assert "no\\x1blayers.safetensors': no layer" in said.err
+        assert "\x1b" not in said.err + said.out

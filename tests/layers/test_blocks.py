@@ -101,6 +101,64 @@ def test_bottleneck() -> None:
     assert [f.stride for f in applied] == [None, 2, None]  # torchvision strides in the middle
 
 
+def pair(path: str, width: int, out: int, *, first: bool) -> dict[str, Header]:
+    """Two convolutions with batch norms before or after them, in the order of the data."""
+    tensors: dict[str, Header] = {}
+    for number, (inn, to) in enumerate(((width, out), (out, out)), 1):
+        norm, layer = (
+            batch_norm(f"{path}.bn{number}", inn if first else to),
+            conv(f"{path}.conv{number}", to, inn, 3),
+        )
+        tensors |= norm | layer if first else layer | norm
+    return tensors
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_the_order_in_the_file_tells_where_the_norms_are(first: bool) -> None:
+    tensors = pair("b.0", 8, 8, first=first) | pair("b.1", 8, 8, first=first)
+    found = blocks_of(tensors)
+    assert list(found) == ["b.0", "b.1"]
+    kinds = [type(factor) for factor in found["b.0"].factors]
+    expected = [Apply, Normalize, Activate, Apply, Normalize]
+    assert kinds == ([Normalize, Activate, Apply, Normalize, Activate, Apply] if first else expected)
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_one_block_whose_width_changes_tells_for_all(first: bool) -> None:
+    tensors = (
+        pair("b.0", 8, 8, first=first) | pair("b.1", 8, 12, first=first) | conv("b.1.downsample.0", 12, 8, 1)
+    )
+    found = blocks_of({name: tensors[name] for name in sorted(tensors)})
+    assert list(found) == ["b.0", "b.1"]
+    assert isinstance(found["b.0"].factors[0], Normalize if first else Apply)
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_where_nothing_tells_there_is_no_block_but_a_note(first: bool) -> None:
+    tensors = pair("b.0", 8, 8, first=first) | pair("b.1", 8, 8, first=first)
+    source = checkpoint({name: tensors[name] for name in sorted(tensors)})
+    found = discover_blocks(apply_facts(discover(source), source).layers, tensors=source.tensors)
+    assert not found.blocks
+    (note,) = found.notes
+    assert "'b.0' and 1 more" in note
+    assert "--model" in note
+
+
+def test_widths_that_contradict_each_other_make_no_block() -> None:
+    tensors = pair("b.0", 8, 12, first=True) | conv("b.0.downsample.0", 12, 8, 1)
+    tensors |= pair("b.1", 12, 16, first=False) | conv("b.1.downsample.0", 16, 12, 1)
+    tensors |= pair("b.2", 16, 16, first=False)
+    found = blocks_of(tensors)
+    assert "b.2" not in found
+
+
+def test_a_shortcut_that_may_begin_anywhere_makes_no_block() -> None:
+    tensors = (
+        pair("b.0", 8, 12, first=True) | conv("b.0.shortcut.0", 12, 8, 1) | pair("b.1", 12, 12, first=True)
+    )
+    assert list(blocks_of(tensors)) == ["b.1"]
+
+
 def test_squeeze_and_excitation_is_no_plain_block() -> None:
     tensors = resnet18() | {"layer1.0.se.fc1.weight": (4, 64, 1, 1), "layer1.0.se.fc2.weight": (64, 4, 1, 1)}
     assert "layer1.0" not in blocks_of(tensors)

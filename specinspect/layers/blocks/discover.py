@@ -10,7 +10,7 @@ from specinspect.architecture.model import Architecture
 from specinspect.checkpoint.model import Skipped, TensorInfo
 from specinspect.layers.blocks.known import Known, branch_paths
 from specinspect.layers.blocks.model import Block, BlockDiscovery
-from specinspect.layers.blocks.named import named_blocks
+from specinspect.layers.blocks.named import named_blocks, unsettled
 from specinspect.layers.blocks.traced import Traced
 from specinspect.layers.model import Layer
 from specinspect.layers.names import split_name
@@ -72,6 +72,7 @@ def discover_blocks(
     return BlockDiscovery(
         tuple(in_order),
         tuple(s for s in skipped if not _covered(known, s.name, architecture, named)),
+        unsettled(known) if architecture is None else (),
     )
 
 

@@ -131,6 +131,8 @@ class BlockDiscovery:
 
     blocks: tuple[Block, ...]
     skipped: tuple[Skipped, ...] = ()
+    notes: tuple[str, ...] = ()
+    """What names alone could not settle."""
 
 
 def block_tensors(

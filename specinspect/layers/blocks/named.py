@@ -9,6 +9,7 @@ from typing import Any
 
 from specinspect.layers.blocks.known import Known
 from specinspect.layers.blocks.model import Block, BlockKind, Shortcut
+from specinspect.layers.blocks.preactivation import preactivation_block, resnet_orders
 from specinspect.layers.blocks.resnet import resnet_block
 from specinspect.layers.blocks.walk import (
     ATTENTION,
@@ -25,6 +26,8 @@ from specinspect.layers.names import join, split_name
 _NOT_A_BLOCK = frozenset({"se", "squeeze", "squeeze_excite", "fc", "gate", "head", "classifier"})
 
 _RESNET = re.compile(r"(.*\.[0-9]+|[a-z_]*[0-9]+)\.conv1", re.DOTALL)
+
+_RESNET_BLOCKS = {"after": resnet_block, "before": preactivation_block}
 
 _CROSS = re.compile(r"cross|encoder_attn|EncDec|encdec|attn2")
 
@@ -63,10 +66,13 @@ _VALUE_NORMS = (
 
 def named_blocks(known: Known) -> Iterator[Block]:
     """Yield the blocks that names tell; ResNets first, then gated MLPs, whose layers plain ones share."""
+    orders = resnet_orders(known, _resnets(known))
     for layer in known.layers:
         match = _RESNET.fullmatch(layer.name) if layer.conv is not None else None
         if match:
-            yield from _understood(resnet_block, known, match[1])
+            order = orders[match[1]]
+            if order is not None:
+                yield from _understood(_RESNET_BLOCKS[order], known, match[1])
     for table, make in ((_GATED, _named_gated), (_PAIRS, _named_pair), (_VALUES, _named_attention)):
         for layer in known.layers:
             for members in table:
@@ -78,6 +84,29 @@ def named_blocks(known: Known) -> Iterator[Block]:
                 if all(other is not None and other.conv is None for other in rest):
                     found = [layer, *(other for other in rest if other is not None)]
                     yield from _understood(make, known, head[:-1], found)
+
+
+def _resnets(known: Known) -> list[str]:
+    """Return the modules that may be blocks of a ResNet."""
+    matches = [_RESNET.fullmatch(layer.name) for layer in known.layers if layer.conv is not None]
+    return [match[1] for match in matches if match]
+
+
+def unsettled(known: Known) -> tuple[str, ...]:
+    """Say which ResNet blocks are left out because nothing tells where their normalisations stand."""
+    orders = resnet_orders(known, _resnets(known))
+    names = [
+        parent
+        for parent, order in orders.items()
+        if order is None and any(_understood(resnet_block, known, parent))
+    ]
+    if not names:
+        return ()
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return (
+        f"no block {names[0]!r}{more}: neither widths nor the order in the file tell whether its batch norms "
+        "come before or after its convolutions; --model does",
+    )
 
 
 def _understood(make: Any, *arguments: Any) -> Iterator[Block]:

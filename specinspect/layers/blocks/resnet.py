@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 
 from specinspect.layers.blocks.known import Known
@@ -13,30 +14,19 @@ from specinspect.layers.names import join
 
 _STAGE = re.compile(r"(?:.*\.)?(?:layer|stage)s?([0-9]+)\.0", re.DOTALL)
 
+_TIMM_STAGE = re.compile(r"(?:.*\.)?stages\.([0-9]+)\.blocks\.0", re.DOTALL)
+"""Counted from 0."""
+
 
 def resnet_block(known: Known, parent: str) -> Block:
     """Make a basic or bottleneck block of torchvision or timm."""
-    convs = [known.by_name.get(join(parent, f"conv{i}")) for i in (1, 2, 3)]
-    branch = [conv for conv in convs if conv is not None and conv.conv is not None]
-    if len(branch) < 2 or (convs[2] is not None and len(branch) < 3) or convs[1] is None:
-        raise NotUnderstoodError("not two or three convolutions")
+    branch = branch_of(known, parent)
     if any(conv.normalization is None or conv.normalization.kind != "batch_norm" for conv in branch):
         raise NotUnderstoodError("not every convolution has a batch norm after it")
-    side = [
-        layer
-        for layer in known.layers
-        if layer.name.startswith(f"{parent}.") and layer not in branch and layer.kind != "lora"
-    ]
-    projection = side[0] if len(side) == 1 else None
-    words = ("downsample.", "shortcut.", "downsample", "shortcut")
-    if side and (projection is None or not projection.name.removeprefix(f"{parent}.").startswith(words)):
-        raise NotUnderstoodError("other layers beside its convolutions")
+    projection = projection_of(known, parent, branch)
     walk, notes = Walk(known, [], []), []
-    stage = _STAGE.fullmatch(parent)
-    strided = branch[0] if len(branch) == 2 else branch[1]
-    stride = None
-    if projection and stage and int(stage[1]) > 1 and _unknown_stride(strided):
-        stride = 2
+    strided, stride = assumed_stride(parent, branch, projection)
+    if projection and stride:
         notes.append(f"stride 2 of {strided.name} and of the shortcut assumed: not stored in the checkpoint")
     for conv in branch:
         walk.factors.append(walk.layer(conv, stride=stride if conv is strided else None))
@@ -48,7 +38,7 @@ def resnet_block(known: Known, parent: str) -> Block:
     if projection is None:
         check_square(walk)
     else:
-        shortcut = _projection(known, walk, projection, stride)
+        shortcut = projected(known, walk, projection, stride)
     last = branch[-1].activation
     after = last if last.name != "identity" else replace(branch[0].activation, parameter=None)
     block = Block(
@@ -64,11 +54,45 @@ def resnet_block(known: Known, parent: str) -> Block:
     return block
 
 
+def branch_of(known: Known, parent: str) -> list[Layer]:
+    """Return the two or three convolutions of a block, in order."""
+    convs = [known.by_name.get(join(parent, f"conv{i}")) for i in (1, 2, 3)]
+    branch = [conv for conv in convs if conv is not None and conv.conv is not None]
+    if len(branch) < 2 or (convs[2] is not None and len(branch) < 3) or convs[1] is None:
+        raise NotUnderstoodError("not two or three convolutions")
+    return branch
+
+
+def projection_of(known: Known, parent: str, branch: Sequence[Layer]) -> Layer | None:
+    """Return the convolution on a block's shortcut, None for an identity."""
+    side = [
+        layer
+        for layer in known.layers
+        if layer.name.startswith(f"{parent}.") and layer not in branch and layer.kind != "lora"
+    ]
+    projection = side[0] if len(side) == 1 else None
+    words = ("downsample.", "shortcut.", "downsample", "shortcut")
+    if side and (projection is None or not projection.name.removeprefix(f"{parent}.").startswith(words)):
+        raise NotUnderstoodError("other layers beside its convolutions")
+    return projection
+
+
+def assumed_stride(
+    parent: str, branch: Sequence[Layer], projection: Layer | None
+) -> tuple[Layer, int | None]:
+    """Return the convolution of a block that has the stride, and the stride where only the name tells it."""
+    stage, timm = _STAGE.fullmatch(parent), _TIMM_STAGE.fullmatch(parent)
+    later = (stage and int(stage[1]) > 1) or (timm and int(timm[1]) > 0)
+    strided = branch[0] if len(branch) == 2 else branch[1]
+    return strided, 2 if projection and later and _unknown_stride(strided) else None
+
+
 def _unknown_stride(layer: Layer) -> bool:
     return layer.conv is not None and layer.conv.stride.source == "assumed"
 
 
-def _projection(known: Known, branch: Walk, layer: Layer, stride: int | None) -> Shortcut:
+def projected(known: Known, branch: Walk, layer: Layer, stride: int | None) -> Shortcut:
+    """Return the shortcut that a projection makes."""
     walk = Walk(known, [], [], inputs=branch.inputs, width=branch.inputs, axes=branch.axes)
     if layer.conv is None:
         raise NotUnderstoodError("a shortcut that is no convolution")
