@@ -16,7 +16,7 @@ from specinspect.settings import Settings
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-FREE_BYTES = 64 << 20
+FREE_BYTES = 128 << 20
 """Layers that together stay under this may always run side by side."""
 
 J = TypeVar("J")

@@ -267,16 +267,25 @@ class _Collection:
         if q.shortcut != "none":
             self.skip.add(family.skip(rho, q.beta), scale, multiplicity)
         for p, diagonal in enumerate(diagonals):
-            if isinstance(family, Family) and diagonal.ndim == 2:
-                chain: Solution | None = _scalar_chain(family, diagonal)
+            chain: Solution | None
+            skip: Solution | None = None
+            if isinstance(family, LeanFamily):
+                shared = None if q.shortcut == "none" else family.shared(diagonal)
+                if q.shortcut != "none":
+                    skip = family.skip(rho, q.beta, diagonal, shared)
+                chain = family.chain(diagonal, shared)
+                del shared
             else:
-                chain = family.chain(diagonal)
+                scalar = diagonal.ndim == 2
+                chain = _scalar_chain(family, diagonal) if scalar else family.chain(diagonal)
+                if q.shortcut != "none":
+                    skip = family.skip(rho, q.beta, diagonal)
             if chain is not None:
                 self.chain[p].add(chain, scale, multiplicity)
             else:
                 self.chain[p].add_none(multiplicity)
-            if q.shortcut != "none":
-                self.skip_chain[p].add(family.skip(rho, q.beta, diagonal), scale, multiplicity)
+            if skip is not None:
+                self.skip_chain[p].add(skip, scale, multiplicity)
             if p == self.middle and self.gathering and self.isometric:
                 self.pattern_tau.append((family.tau(diagonal)[:, [-1, 0]] / scale).numpy())
 

@@ -40,13 +40,28 @@ class LeanFamily:
         stored = matrix.T if turned else matrix
         return LeanFamily(stored, turned, scale, device, Streamed(stored, scale, device).gram()[0], norm)
 
-    def skip(self, rho: float, beta: float, diagonal: torch.Tensor | None = None) -> Solution:
-        """Return the singular values of ρA+βM, or of ρA+β·D·M, for the (rectangular) identity A."""
+    def shared(self, diagonal: torch.Tensor) -> torch.Tensor | None:
+        """Return (DM)ᵀDM for `skip` and `chain`, where forming it once saves work and holds little memory."""
+        m, n = self.stored.shape
+        return self._gram(diagonal) if not self.turned and m >= 2 * n else None
+
+    def skip(
+        self,
+        rho: float,
+        beta: float,
+        diagonal: torch.Tensor | None = None,
+        shared: torch.Tensor | None = None,
+    ) -> Solution:
+        """Return the singular values of ρA+βM, or of ρA+β·D·M, for the (rectangular) identity A.
+
+        `shared` is what `shared` returned for this diagonal.
+        """
         unit = max(abs(rho), abs(beta))
         if unit == 0:
             raise ValueError("rho and beta are both zero: there is no map")
         rho, beta = rho / unit, beta / unit  # the square of the larger one may leave float64
-        added = self._gram(diagonal).mul_(beta * beta)
+        added = self._gram(diagonal) if shared is None else shared.clone()
+        added.mul_(beta * beta)
         n = len(added)
         start = 0
         for block in row_blocks(self.stored[:n], n // 4, self.scale, self.device):
@@ -71,8 +86,11 @@ class LeanFamily:
         del added  # or it would be held through the refinement
         return singular_values(Given(handed, explicit, size)).scaled(unit)
 
-    def chain(self, diagonal: torch.Tensor) -> Solution | None:
-        """Return the singular values of D·M that D leaves, None if there are none; see `Family.chain`."""
+    def chain(self, diagonal: torch.Tensor, shared: torch.Tensor | None = None) -> Solution | None:
+        """Return the singular values of D·M that D leaves, None if there are none; see `Family.chain`.
+
+        `shared` is what `shared` returned for this diagonal.
+        """
         alive = diagonal != 0
         count = int(alive.sum())
         if count == 0:
@@ -82,7 +100,7 @@ class LeanFamily:
         if self.turned:
             gram = self.gram[alive][:, alive].mul_(d[:, None]).mul_(d)
         elif count >= n:
-            gram = self._gram(diagonal)
+            gram = self._gram(diagonal) if shared is None else shared
         else:
             kept = self._matrix(diagonal)[alive]
             gram = kept @ kept.T
