@@ -37,7 +37,7 @@ SETTLED = 5e-7
 HOPELESS = 1e-3
 """The small end is left to the inverse if two processes still differ by this when the large end is there."""
 FORWARD_STEPS, INVERSE_STEPS = 130, 60
-NEXT_CHECK = 1.15
+NEXT_CHECK = 1.07
 HESSENBERG_MARGIN = 2 * SVD_MARGIN
 SEED = 0
 
@@ -257,12 +257,11 @@ def _go_on(diagonal: Array, beside: Array, i: int, found: dict[int, Array], low_
     runs = [(diagonal[:, run, i], beside[:, run, i]) for run in (0, 1)]
     if np.isnan(found[1][i]):
         found[1][i], _ = _settled(runs, 1)
-    if not low_end:
-        return bool(np.isnan(found[1][i]))
-    found[-1][i], difference = _settled(runs, -1)
     if np.isnan(found[1][i]):
-        found[-1][i] = np.nan
         return True
+    if not low_end:
+        return False
+    found[-1][i], difference = _settled(runs, -1)
     return bool(np.isnan(found[-1][i])) and difference <= HOPELESS
 
 
@@ -273,6 +272,8 @@ def _settled(runs: Sequence[tuple[Array, Array]], end: int) -> tuple[float, floa
         value, residual = _ritz(diagonal, beside, end)
         values.append(value)
         good = good and residual <= SETTLED * abs(value)
+        if not good and end > 0:  # no need to look at the other one
+            return float("nan"), float("inf")
     best = max(values) if end > 0 else min(values)
     difference = abs(values[0] - values[1]) / abs(best) if best else float("inf")
     return (best if good and difference <= AGREE else float("nan")), difference

@@ -10,9 +10,9 @@ from itertools import pairwise
 
 import torch
 
-PANEL = 32
+PANEL = 48
 """Columns that are reduced before the rest of the matrix is brought up to date."""
-ROWS = 32
+ROWS = 24
 """Rows through which another one is carried at once."""
 PARTS = 8
 """Block rows of a product that skips zeros."""
@@ -73,10 +73,11 @@ def _reduce_panel(a: torch.Tensor, start: int, end: int) -> None:
     reduced = panel.mT
     reduced[:below, 1:] -= top @ right[:, : width - 1]
     a[:, start:end] = reduced
-    a[:below, end:] -= top @ right[:, width - 1 :]
+    # Added in place: a product of its own would be one more pass over memory, which is what takes the time.
+    a[:below, end:].addmm_(top, right[:, width - 1 :], alpha=-1)
     rest = a[below:, end:]
-    rest -= y.mT @ right[:, width - 1 :]
-    rest -= v.mT @ (t.mH @ (right @ rest))
+    rest.addmm_(y.mT, right[:, width - 1 :], alpha=-1)
+    rest.addmm_(v.mT, t.mH @ (right @ rest), alpha=-1)
 
 
 class ShiftedHessenberg:
@@ -103,7 +104,7 @@ class ShiftedHessenberg:
         """Return Hᴴy for each row y of (count, n)."""
         result = torch.zeros_like(y)
         for a, b, left, part in self._adjoint:
-            result[:, left:] += y[:, a:b] @ part
+            result[:, left:].addmm_(y[:, a:b], part)
         return result
 
     def triangular_factor(self, rho: float, beta: float) -> torch.Tensor:
