@@ -36,7 +36,7 @@ from specinspect.maps.question import (
     side_tensors,
 )
 from specinspect.report.assemble import assemble
-from specinspect.report.model import BadTensor, LayerResult, Report
+from specinspect.report.model import BadTensor, BlockResult, LayerResult, Report
 from specinspect.schedule import Cost, cost, run
 from specinspect.settings import MAPS, Settings
 from specinspect.spectra.plan import Plan, available_memory, choose_plan, default_jobs, return_large_blocks
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from specinspect.bounds.model import Advice, BoundCheck
     from specinspect.spectra.activated import Answer, Question
     from specinspect.spectra.compute import Measured
-    from specinspect.spectra.model import BlockResult, PaddingBounds, Spectrum
+    from specinspect.spectra.model import PaddingBounds, Spectrum
     from specinspect.spectra.quantities import LayerQuantities
     from specinspect.spectra.study import Study
 
@@ -368,12 +368,14 @@ def _further(job: Job | BlockJob, known: set[str]) -> dict[str, object]:
 def _measure_block(job: BlockJob) -> BlockResult:
     import torch
 
+    from specinspect.bounds.blocks import check_block
     from specinspect.checkpoint.read import read_tensor
     from specinspect.spectra.blocks import measure_block
 
     settings = job.settings
+    wanted = _wants_bounds(settings)
     with named_errors(job.block.name), torch.inference_mode():
-        return measure_block(
+        answer = measure_block(
             job.block,
             job.layers,
             job.read,
@@ -388,7 +390,9 @@ def _measure_block(job: BlockJob) -> BlockResult:
             per_pixel=settings.conv_pattern == "pixel",
             zeros=settings.conv_operator == "padded",
             entering=None if job.entering is None else read_tensor(job.entering),
+            quantities=wanted,
         )
+    return BlockResult.of(answer.spectra, check_block(answer.spectra, answer.quantities) if wanted else ())
 
 
 def block_jobs(

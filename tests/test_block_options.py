@@ -14,7 +14,7 @@ from torch import nn
 
 import specinspect
 from specinspect.errors import SettingsError
-from specinspect.spectra.model import BlockResult
+from specinspect.report.model import BlockResult
 
 GRID = 6
 MODULE = """
@@ -130,7 +130,7 @@ def test_with_a_diagonal_per_pixel_it_is_the_jacobian(nets: Any, shape: tuple[in
     found = measure_block(
         job.block, job.layers, job.read, available=frozenset(job.tensors), plan=job.plan, grid=GRID,
         keep_values=True, per_pixel=True, zeros=True, inputs=x,
-    )  # fmt: skip
+    ).spectra  # fmt: skip
     assert_values(found.chain, jacobian(net.branch, x[0]))
     assert_values(found.skip, jacobian(net, x[0]))
     report = specinspect.inspect(net, grid=GRID, conv_operator="padded", conv_pattern="pixel", patterns=2)

@@ -11,9 +11,8 @@ from specinspect.checkpoint.dtypes import TORCH
 from specinspect.checkpoint.model import InMemory, TensorInfo
 from specinspect.layers.blocks import Block
 from specinspect.layers.model import Layer
-from specinspect.report.model import LayerResult
+from specinspect.report.model import BlockResult, LayerResult
 from specinspect.settings import Settings
-from specinspect.spectra.model import BlockResult
 from specinspect.spectra.plan import Plan
 
 if TYPE_CHECKING:

@@ -12,6 +12,7 @@ from specinspect.bounds.catalogue import CATALOGUE
 from specinspect.checkpoint.model import Checkpoint, Skipped
 from specinspect.report.model import (
     BadTensor,
+    BlockResult,
     CheckpointSummary,
     Finding,
     LayerResult,
@@ -22,7 +23,6 @@ from specinspect.report.model import (
 
 if TYPE_CHECKING:
     from specinspect.bounds.model import BoundCheck
-    from specinspect.spectra.model import BlockResult
 
 
 def assemble(
@@ -60,6 +60,7 @@ def assemble(
         findings=(
             *(finding for result in results for finding in layer_findings(result)),
             *(finding for tensor in bad_tensors for finding in tensor_findings(tensor)),
+            *(finding for result in blocks for finding in _violated(result.block.name, result.bounds)),
         ),
         summary=Summary(
             layers=len(results),
@@ -120,7 +121,7 @@ def checkpoint_summary(checkpoint: Checkpoint, notices: Sequence[str] = ()) -> C
 
 def layer_findings(result: LayerResult) -> Iterator[Finding]:
     """Yield what is wrong with a layer whatever its use: no thresholds, those are the gate's."""
-    yield from _violated(result)
+    yield from _violated(result.layer.name, result.bounds)
     spectrum, name = result.maps["weight"], result.layer.name
     notes = "; ".join(result.notes)
     if spectrum.condition_number_status == "nonfinite_weights":
@@ -171,14 +172,14 @@ def negative_text(tensor: BadTensor) -> str:
     return f"{text} ({tensor.what})" if tensor.what else text
 
 
-def _violated(result: LayerResult) -> Iterator[Finding]:
-    """Yield the theorems that a layer seems to break: digits were lost, or this program errs."""
-    for check in result.bounds:
+def _violated(name: str, bounds: Sequence[BoundCheck]) -> Iterator[Finding]:
+    """Yield the theorems that a layer or block seems to break: digits were lost, or this program errs."""
+    for check in bounds:
         if check.verdict == "violated" and CATALOGUE[check.id].strength in {"deterministic", "exact"}:
             yield Finding(
                 "bound_violated",
                 "error",
-                result.layer.name,
+                name,
                 f"{check.id} of {check.of}: {check.why}",
                 check.value,
                 check.bound,

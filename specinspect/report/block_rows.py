@@ -12,7 +12,8 @@ from specinspect.report.kappas import PARTIAL, severity
 from specinspect.report.text import ABSENT, kappa, middle, number, visible
 
 if TYPE_CHECKING:
-    from specinspect.spectra.model import BlockResult, Spectrum
+    from specinspect.report.model import BlockResult
+    from specinspect.spectra.model import Spectrum
 
 LISTED = 16
 """Blocks shown; of more, those with the worst κ beside their shortcut."""

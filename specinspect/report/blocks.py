@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from specinspect.report.plain import plain, spectrum_to_dict
+from specinspect.report.plain import bound_to_dict, plain, spectrum_to_dict
 
 if TYPE_CHECKING:
     from specinspect.layers.model import Activation
-    from specinspect.spectra.model import BlockResult
+    from specinspect.report.model import BlockResult
 
 
 def block_to_dict(result: BlockResult) -> dict[str, Any]:
     """Return a block's result as plain Python data: no NaN, no infinity, only types that JSON has.
 
     Keys: name, kind, layers, source, shortcut {kind, source, layers}, after, grid, maps {chain, skip}, norm
-    (‖J‖), heads (spectra of W_O·W_V per attention head), assumptions, notes.
+    (‖J‖), heads (spectra of W_O·W_V per attention head), bounds, assumptions, notes.
     """
     block = result.block
     maps = {"chain": result.chain, "skip": result.skip}
@@ -34,6 +34,7 @@ def block_to_dict(result: BlockResult) -> dict[str, Any]:
         "maps": {name: spectrum_to_dict(spectrum) for name, spectrum in maps.items() if spectrum is not None},
         "norm": plain(result.norm),
         "heads": [spectrum_to_dict(spectrum) for spectrum in result.heads],
+        "bounds": [bound_to_dict(check) for check in result.bounds],
         "assumptions": list(result.assumptions),
         "notes": list(result.notes),
     }

@@ -6,13 +6,11 @@ import json
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
-from specinspect.bounds.catalogue import CATALOGUE
 from specinspect.report.blocks import block_to_dict
 from specinspect.report.model import SCHEMA_VERSION
-from specinspect.report.plain import plain, spectrum_to_dict
+from specinspect.report.plain import bound_to_dict, plain, spectrum_to_dict
 
 if TYPE_CHECKING:
-    from specinspect.bounds.model import BoundCheck
     from specinspect.layers.model import ConvGeometry, Layer
     from specinspect.report.model import LayerResult, Report
 
@@ -46,7 +44,7 @@ def to_dict(report: Report) -> dict[str, Any]:
         "settings": plain(report.settings),
         "layers": [_layer(result) for result in report.layers],
         "blocks": [block_to_dict(result) for result in report.blocks],
-        "network": {"bounds": [_bound(check) for check in report.network]},
+        "network": {"bounds": [bound_to_dict(check) for check in report.network]},
         "skipped": [{"name": item.name, "reason": item.reason} for item in report.skipped],
         "findings": [
             {
@@ -122,25 +120,10 @@ def _layer(result: LayerResult) -> dict[str, Any]:
         data["padding_bounds"] = plain(asdict(result.padding_bounds))
     if result.skip_curve is not None:
         data["skip_curve"] = plain(asdict(result.skip_curve))
-    data["bounds"] = [_bound(check) for check in result.bounds]
+    data["bounds"] = [bound_to_dict(check) for check in result.bounds]
     data["advice"] = [plain(asdict(item)) for item in result.advice]
     data["seconds"] = plain(result.seconds)
     return data
-
-
-def _bound(check: BoundCheck) -> dict[str, Any]:
-    return {
-        "id": check.id,
-        "of": check.of,
-        "verdict": check.verdict,
-        "value": plain(check.value),
-        "bound": plain(check.bound),
-        "slack": plain(check.slack),
-        "probability": plain(check.probability),
-        "source": CATALOGUE[check.id].source,
-        "assumptions": list(check.assumptions),
-        "why": check.why,
-    }
 
 
 def assumptions(result: LayerResult) -> tuple[str, ...]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from specinspect.bounds.model import Advice, BoundCheck
 from specinspect.checkpoint.model import Skipped
 from specinspect.layers.model import Layer
-from specinspect.spectra.model import BlockResult, PaddingBounds, SkipCurve, Spectrum, Tau
+from specinspect.spectra.model import BlockSpectra, PaddingBounds, SkipCurve, Spectrum, Tau
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,6 +62,19 @@ class LayerResult:
     """What would make a bound hold."""
     zeros: tuple[int, int] | None = None
     """Rows and columns of W (channels of a convolution) that are zero; None for a low-rank product."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BlockResult(BlockSpectra):
+    """One block: its spectra, and what theory guarantees of them."""
+
+    bounds: tuple[BoundCheck, ...] = ()
+    """Of ρA + βJ, 'skip'; where patterns were sampled, of the one with the least room."""
+
+    @classmethod
+    def of(cls, spectra: BlockSpectra, bounds: tuple[BoundCheck, ...] = ()) -> BlockResult:
+        """Put a block's spectra and bounds together."""
+        return cls(**{field.name: getattr(spectra, field.name) for field in fields(spectra)}, bounds=bounds)
 
 
 @dataclass(frozen=True, slots=True)

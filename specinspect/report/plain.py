@@ -6,7 +6,10 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from specinspect.bounds.catalogue import CATALOGUE
+
 if TYPE_CHECKING:
+    from specinspect.bounds.model import BoundCheck
     from specinspect.spectra.model import Histogram, PatternStatistics, Spectrum
 
 SCALARS = (
@@ -58,6 +61,22 @@ def spectrum_to_dict(spectrum: Spectrum) -> dict[str, Any]:
         values = spectrum.singular_values.tolist()
         data["singular_values"] = values if np.isfinite(spectrum.singular_values).all() else plain(values)
     return data
+
+
+def bound_to_dict(check: BoundCheck) -> dict[str, Any]:
+    """Return a verdict under the names of the contract."""
+    return {
+        "id": check.id,
+        "of": check.of,
+        "verdict": check.verdict,
+        "value": plain(check.value),
+        "bound": plain(check.bound),
+        "slack": plain(check.slack),
+        "probability": plain(check.probability),
+        "source": CATALOGUE[check.id].source,
+        "assumptions": list(check.assumptions),
+        "why": check.why,
+    }
 
 
 def _patterns(patterns: PatternStatistics) -> dict[str, Any]:

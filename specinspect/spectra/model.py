@@ -151,7 +151,7 @@ class PaddingBounds:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class BlockResult:
+class BlockSpectra:
     """What was measured of a block."""
 
     block: Block

@@ -75,3 +75,35 @@ class LayerQuantities:
     """Empty where D is the identity."""
     activation: str
     """Canonical name of the activation that D is of."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BlockPattern:
+    """The maps of a block at one sampled input."""
+
+    chain: NDArray[np.float64]
+    """(frequencies, k) singular values of J, descending, structural zeros among them."""
+    skip: NDArray[np.float64]
+    """(frequencies, k) of ρA + βJ."""
+    tau: NDArray[np.float64] | None
+    """(frequencies, k) eigenvalues, descending, of AᴴJ + JᴴA (m >= n) or AJᴴ + JAᴴ (m < n) over c, where all
+    singular values of A are c (MATH R1''). None where A is no such multiple of an isometry."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BlockQuantities:
+    """Everything that the bounds of one block beside its shortcut A rest on. M stands for J."""
+
+    shape: tuple[int, int]
+    """(m, n) of the map, for convolutions of one output frequency."""
+    identity: bool
+    """Whether A is the identity."""
+    periodic: bool
+    """Whether there is one matrix per frequency of a periodic grid."""
+    rho: float
+    beta: float
+    shortcut: tuple[float, float]
+    """Smallest and largest of the min(m, n) singular values of A, over all frequencies."""
+    multiplicity: NDArray[np.int64]
+    """(frequencies,): how often each counts."""
+    patterns: tuple[BlockPattern, ...]

@@ -19,8 +19,7 @@ from specinspect.tui.work import Pass, Task, Work, reason
 if TYPE_CHECKING:
     from specinspect.comparison.model import LayerComparison
     from specinspect.engine import Inspection
-    from specinspect.report.model import LayerResult
-    from specinspect.spectra.model import BlockResult
+    from specinspect.report.model import BlockResult, LayerResult
 
 
 @dataclass(frozen=True, slots=True)

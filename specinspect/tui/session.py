@@ -18,9 +18,9 @@ from specinspect.tui.view import Guarantee, Live, PaneView
 
 if TYPE_CHECKING:
     from specinspect.engine import Inspection
-    from specinspect.report.model import Finding, LayerResult, Report
+    from specinspect.report.model import BlockResult, Finding, LayerResult, Report
     from specinspect.settings import Settings
-    from specinspect.spectra.model import BlockResult, SkipCurve, Spectrum
+    from specinspect.spectra.model import SkipCurve, Spectrum
     from specinspect.tui.work import Second
 
 FOLD_ABOVE = 200

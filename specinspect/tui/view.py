@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from specinspect.comparison.model import LayerComparison
     from specinspect.layers.model import Layer
-    from specinspect.report.model import Finding, LayerResult
-    from specinspect.spectra.model import BlockResult, SkipCurve, Spectrum
+    from specinspect.report.model import BlockResult, Finding, LayerResult
+    from specinspect.spectra.model import SkipCurve, Spectrum
 
 State = Literal["pending", "running", "done", "failed"]
 

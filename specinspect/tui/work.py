@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from specinspect.comparison.model import LayerComparison
     from specinspect.engine import Inspection, Job
     from specinspect.layers.model import Layer
-    from specinspect.report.model import LayerResult
+    from specinspect.report.model import BlockResult, LayerResult
     from specinspect.schedule import Cost
     from specinspect.settings import Settings
-    from specinspect.spectra.model import BlockResult, SkipCurve, Spectrum
+    from specinspect.spectra.model import SkipCurve, Spectrum
     from specinspect.tui.runner import PairDone
 
 

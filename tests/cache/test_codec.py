@@ -17,9 +17,8 @@ from numpy.typing import NDArray
 
 from specinspect.bounds.model import BoundCheck
 from specinspect.cache.codec import MismatchError, codec
-from specinspect.report.model import LayerResult
+from specinspect.report.model import BlockResult, LayerResult
 from specinspect.spectra.model import (
-    BlockResult,
     Histogram,
     PaddingBounds,
     PatternStatistics,

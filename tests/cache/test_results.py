@@ -31,9 +31,8 @@ from specinspect.cache.store import Name, Store
 from specinspect.checkpoint import TensorInfo, open_checkpoint
 from specinspect.checkpoint.raw import stored_bytes
 from specinspect.layers.rules import Rule
-from specinspect.report.model import LayerResult, Report
+from specinspect.report.model import BlockResult, LayerResult, Report
 from specinspect.settings import Settings
-from specinspect.spectra.model import BlockResult
 from specinspect.spectra.plan import Plan
 
 SAMPLES = Path(__file__).parents[2] / "samples"

@@ -21,7 +21,8 @@ from specinspect.layers.blocks import Block, block_tensors, compose, discover_bl
 from specinspect.layers.model import Layer
 from specinspect.maps.blocks import Branch, build_branch, jacobian, sample_inputs
 from specinspect.report.blocks import block_to_dict
-from specinspect.spectra.blocks import BlockResult, measure_block
+from specinspect.report.model import BlockResult
+from specinspect.spectra.blocks import measure_block
 from specinspect.spectra.model import Spectrum
 from specinspect.spectra.plan import Plan
 from tests.architecture import nets
@@ -51,9 +52,10 @@ class Found:
     def measure(self, block: Block | str, **more: Any) -> BlockResult:
         block = self.blocks[block] if isinstance(block, str) else block
         available = self.available(block)
-        return measure_block(
+        answer = measure_block(
             block, self.layers, self.read, available=available, plan=Plan("cpu"), keep_values=True, **more
         )
+        return BlockResult.of(answer.spectra)
 
     def branch(self, name: str, grid: int = 1) -> Branch:
         block = self.blocks[name]

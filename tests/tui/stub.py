@@ -17,9 +17,9 @@ from specinspect.inputs import NO_INPUTS
 from specinspect.layers import Discovery
 from specinspect.layers.model import Activation, Layer
 from specinspect.layers.rules import ruled_activation
-from specinspect.report.model import LayerResult
+from specinspect.report.model import BlockResult, LayerResult
 from specinspect.settings import Settings
-from specinspect.spectra.model import BlockResult, SkipCurve, Spectrum
+from specinspect.spectra.model import SkipCurve, Spectrum
 from specinspect.spectra.summary import summarise
 from specinspect.tui.app import Inspector
 from specinspect.tui.runner import PairDone

@@ -282,7 +282,7 @@ def test_an_activation_is_chosen_with_the_mouse() -> None:
 
 def test_the_block_as_a_whole() -> None:
     from specinspect.layers.blocks import Apply, Block, Shortcut
-    from specinspect.spectra.model import BlockResult
+    from specinspect.report.model import BlockResult
 
     block = Block(
         "layer1.0", "residual", (Apply("a"), Apply("b")), Shortcut("identity", "assumed"), "assumed"

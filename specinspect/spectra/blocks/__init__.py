@@ -7,7 +7,6 @@ each of the input frequencies that fold onto it (MATH R60, R61, R63).
 """
 
 from specinspect.spectra.blocks.cost import affordable_grid, block_operations
-from specinspect.spectra.blocks.measure import measure_block
-from specinspect.spectra.model import BlockResult
+from specinspect.spectra.blocks.measure import BlockAnswer, measure_block
 
-__all__ = ["BlockResult", "affordable_grid", "block_operations", "measure_block"]
+__all__ = ["BlockAnswer", "affordable_grid", "block_operations", "measure_block"]

@@ -8,6 +8,7 @@ from math import prod
 from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F
 
 from specinspect.maps.blocks import (
     Branch,
@@ -20,18 +21,23 @@ from specinspect.maps.blocks import (
 )
 from specinspect.spectra.family import ExplicitShortcut, Family, RectangularIdentity, Shortcut
 from specinspect.spectra.model import Spectrum
+from specinspect.spectra.quantities import BlockQuantities
 from specinspect.spectra.solve import Batch, Solution, singular_values
 
 if TYPE_CHECKING:
     from torch import Tensor
 from specinspect.spectra.blocks.gather import Floors, Values
 from specinspect.spectra.blocks.product import Product, chunks_of, multiply
+from specinspect.spectra.blocks.quantities import Gathered
 from specinspect.spectra.blocks.question import BlockQuestion, value_count
 
 
-def by_frequency(question: BlockQuestion, at: Sequence[Tensor]) -> tuple[list[Spectrum], list[Spectrum]]:
-    """Return chain and skip for every pattern."""
+def by_frequency(
+    question: BlockQuestion, at: Sequence[Tensor]
+) -> tuple[list[Spectrum], list[Spectrum], BlockQuantities | None]:
+    """Return chain and skip for every pattern, and what bounds rest on where that is wanted."""
     branch, plan = question.branch, question.plan
+    gathered = Gathered.of(question, len(at[0]))
     n = len(at[0])
     found = [[to_device(piece, plan.device) for piece in pieces(branch, at, p)] for p in range(n)]
     beside: list[Piece] = []
@@ -40,7 +46,8 @@ def by_frequency(question: BlockQuestion, at: Sequence[Tensor]) -> tuple[list[Sp
         still = points(branch.shortcut, zero)
         pixel = Branch(branch.shortcut, None, branch.channels, branch.outputs, branch.grid, branch.coarse)
         beside = [to_device(piece, plan.device) for piece in pieces(pixel, still, 0)]
-    chains, skips = [Values() for _ in range(n)], [Values() for _ in range(n)]
+    chains = [Values(rows=[] if gathered else None) for _ in range(n)]
+    skips = [Values(rows=[] if gathered else None) for _ in range(n)]
     floors: Floors | None = None
     shortcut_floors = Floors()
     for chunk in chunks_of(branch, _bytes_each(found[0], beside, branch), plan):
@@ -49,13 +56,19 @@ def by_frequency(question: BlockQuestion, at: Sequence[Tensor]) -> tuple[list[Sp
         if beside:
             side = multiply(beside, chunk, {})
             shortcut = _Beside.of(side)
+            if gathered:
+                gathered.add_shortcut(shortcut.matrices, shortcut.rank)
             if floors is None and branch.shortcut is not None:
                 shortcut_floors = Floors.of(side, branch.shortcut, still, 0)
         for p in range(n):
             product = multiply(found[p], chunk, symbols)
             if floors is None:
                 floors = Floors.of(product, branch.stages, at, p)
-            _solve(question, product, shortcut, chunk.multiplicity, chains[p], skips[p])
+            tau = _solve(question, product, shortcut, chunk.multiplicity, chains[p], skips[p], gathered)
+            if gathered:
+                gathered.add_tau(p, tau)
+        if gathered:
+            gathered.add_chunk(product.shape, chunk.multiplicity)
     floors = floors or Floors()
     count = value_count(branch)
     lead = "Fourier blocks of the product" if branch.grid else "product"
@@ -70,6 +83,7 @@ def by_frequency(question: BlockQuestion, at: Sequence[Tensor]) -> tuple[list[Sp
     return (
         [v.spectrum(question, count, floors.storage, floors.computation, lead) for v in chains],
         [v.spectrum(question, count, both[0], both[1], lead) for v in skips] if question.with_skip else [],
+        gathered.quantities(question, chains, skips, periodic=bool(branch.grid)) if gathered else None,
     )
 
 
@@ -115,8 +129,9 @@ def _solve(
     multiplicity: Tensor,
     chain: Values,
     skip: Values,
-) -> None:
-    """Solve one pattern at the frequencies of one chunk.
+    gathered: Gathered | None,
+) -> Tensor | None:
+    """Solve one pattern at the frequencies of one chunk; return τ where that is wanted and makes sense.
 
     Where a narrow place limits the rank to r, J = UV with r columns in U: its singular values are those of
     R_U·R_Vᴴ, and beside an identity all but 2r values are |ρ|, since ρI + βJ leaves the span of U and Vᴴ
@@ -142,8 +157,10 @@ def _solve(
             core = v if place == last else u if place == 0 else triangle(u) @ triangle(v.mH).mH
             weight = singular_values(Batch(core))
             chain.add(weight, multiplicity, rank)
+        else:
+            chain.add_none(multiplicity)
     if not question.with_skip and place is not None:
-        return
+        return None
     r = 0 if u is None else u.shape[-1]
     if (
         u is not None
@@ -152,7 +169,8 @@ def _solve(
         and 2 * r < columns == rows
     ):
         q = torch.linalg.qr(torch.cat([u, v.mH], -1)).Q
-        inner = beta * (q.mH @ u) @ (v @ q)
+        core = (q.mH @ u) @ (v @ q)
+        inner = beta * core
         inner.diagonal(dim1=-2, dim2=-1).add_(rho)
         solution = (
             singular_values(Batch(inner))
@@ -160,7 +178,9 @@ def _solve(
             else Solution(torch.zeros(product.size, 0), torch.zeros(product.size), "gram")
         )
         skip.add(solution, multiplicity, 2 * r, (abs(rho), rows - 2 * r))
-        return
+        if gathered is None:
+            return None
+        return F.pad(torch.linalg.eigvalsh(core + core.mH), (0, rows - 2 * r))
     together = min(rows, columns)
     if isinstance(shortcut, _Beside):
         together = min(together, shortcut.rank + rank)
@@ -169,12 +189,14 @@ def _solve(
             whole = triangle(torch.cat([beta * u, rho * left], -1))
             solution = singular_values(Batch(whole @ triangle(torch.cat([v, right], -2).mH).mH))
             skip.add(solution, multiplicity, together)
-            return
+            return None
     family = _family(j, shortcut.matrices if isinstance(shortcut, _Beside) else shortcut, weight)
     if place is None:
         chain.add(family.weight, multiplicity, rank)
-    if question.with_skip:
-        skip.add(family.skip(rho, beta), multiplicity, together)
+    if not question.with_skip:
+        return None
+    skip.add(family.skip(rho, beta), multiplicity, together)
+    return family.tau() if gathered and gathered.isometric else None
 
 
 def triangle(matrices: Tensor) -> Tensor:

@@ -30,6 +30,8 @@ class Values:
     methods: list[str] = field(default_factory=list)
     lowest: float = inf
     floor: float = 0.0
+    rows: list[NDArray[np.float64]] | None = None
+    """Where wanted, one row per frequency; (frequencies, count) each, in no order, without its zeros."""
 
     def add(
         self, solution: Solution, multiplicity: Tensor, rank: int, more: tuple[float, int] = (0.0, 0)
@@ -45,6 +47,18 @@ class Values:
         value, count = more
         if count:
             self.values.append(np.full(count * int(multiplicity.sum()), value))
+        if self.rows is not None:
+            self.rows.append(np.pad(values.numpy(), ((0, 0), (0, count)), constant_values=value))
+
+    def add_none(self, multiplicity: Tensor) -> None:
+        """Take a map that is exactly zero."""
+        if self.rows is not None:
+            self.rows.append(np.zeros((len(multiplicity), 0)))
+
+    def by_frequency(self, count: int) -> NDArray[np.float64]:
+        """Return (frequencies, count), descending, exact zeros put back."""
+        rows = [np.pad(part, ((0, 0), (0, count - part.shape[1]))) for part in self.rows or ()]
+        return -np.sort(-np.concatenate(rows), 1)
 
     def spectrum(
         self, question: BlockQuestion, count: int, storage: float, computation: float, lead: str

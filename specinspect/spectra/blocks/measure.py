@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -24,8 +25,9 @@ from specinspect.maps.blocks import (
 from specinspect.maps.build import Read
 from specinspect.maps.patterns import probe_seed
 from specinspect.spectra.activated import over_patterns
-from specinspect.spectra.model import BlockResult
+from specinspect.spectra.model import BlockSpectra
 from specinspect.spectra.plan import Plan
+from specinspect.spectra.quantities import BlockQuantities
 from specinspect.spectra.summary import unusable
 
 if TYPE_CHECKING:
@@ -36,6 +38,15 @@ from specinspect.spectra.blocks.heads import head_spectra
 from specinspect.spectra.blocks.pixel import by_pixel
 from specinspect.spectra.blocks.question import PERIODIC, BlockQuestion, TooLargeError, value_count
 from specinspect.spectra.blocks.rounding import nonfinite_entries
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BlockAnswer:
+    """What was measured of a block."""
+
+    spectra: BlockSpectra
+    quantities: BlockQuantities | None = None
+    """What bounds rest on, where asked for; None without a shortcut, and where only extremes are known."""
 
 
 def measure_block(
@@ -55,7 +66,8 @@ def measure_block(
     zeros: bool = False,
     inputs: Tensor | None = None,
     entering: Tensor | None = None,
-) -> BlockResult:
+    quantities: bool = False,
+) -> BlockAnswer:
     """Measure a block.
 
     Args:
@@ -75,6 +87,7 @@ def measure_block(
         inputs: (patterns, channels, *grid) to take instead of sampled ones.
         entering: (n, …, channels), or (n, channels, *grid): what comes into the block's first layer, behind
             the normalisation in front; `patterns` of them are taken, where they fit.
+        quantities: also gather what bounds rest on.
 
     Raises:
         LayerError: the tensors do not fit together.
@@ -84,25 +97,28 @@ def measure_block(
     if bad:
         result = unusable(value_count(branch), bad, plan.device)
         skip = None if block.shortcut.kind == "none" else result
-        return BlockResult(block, result, skip, branch.grid or None, (), tuple(assumptions), (note,))
+        unknown = BlockSpectra(block, result, skip, branch.grid or None, (), tuple(assumptions), (note,))
+        return BlockAnswer(unknown)
     at, sampled = _sampled(block, branch, inputs, entering, patterns, seed)
     assumptions += sampled
     exact = how != PERIODIC and bool(branch.grid)
     if branch.grid and branch.varies and "per pixel" not in how:
         assumptions.append("one diagonal per channel, that of one pixel")
         at = alike_at_all_pixels(at) if exact else at
-    question = BlockQuestion(block, branch, rho, beta, plan, keep_values, how)
+    question = BlockQuestion(block, branch, rho, beta, plan, keep_values, how, quantities)
     notes: tuple[str, ...] = ()
     try:
         if not all(bool(x.isfinite().all()) for x in at):
             raise TooLargeError
         if exact:
-            chains, skips, notes = by_pixel(question, at)
+            chains, skips, notes, gathered = by_pixel(question, at)
         else:
-            chains, skips = by_frequency(question, at)
+            chains, skips, gathered = by_frequency(question, at)
     except TooLargeError:
         notes = ("not measured: squares of its values leave float64",)
-        return BlockResult(block, None, None, branch.grid or None, (), tuple(assumptions), notes)
+        return BlockAnswer(
+            BlockSpectra(block, None, None, branch.grid or None, (), tuple(assumptions), notes)
+        )
     active = [_active_fraction(branch.stages, at, p) for p in range(len(at[0]))]
     chain = over_patterns(chains, active) if branch.varies else chains[0]
     skip = None
@@ -110,7 +126,8 @@ def measure_block(
         skip = over_patterns(skips, active) if branch.varies else skips[0]
     heads = head_spectra(question) if block.heads is not None and block.heads.count > 1 else ()
     unique = tuple(dict.fromkeys(assumptions))
-    return BlockResult(block, chain, skip, branch.grid or None, heads, unique, notes)
+    spectra = BlockSpectra(block, chain, skip, branch.grid or None, heads, unique, notes)
+    return BlockAnswer(spectra, gathered)
 
 
 def _built(

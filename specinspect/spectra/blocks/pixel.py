@@ -22,11 +22,13 @@ from specinspect.maps.blocks import (
 )
 from specinspect.spectra.family import Family
 from specinspect.spectra.model import Spectrum
+from specinspect.spectra.quantities import BlockQuantities
 
 if TYPE_CHECKING:
     from torch import Tensor
 from specinspect.spectra.blocks.gather import Floors, Values
 from specinspect.spectra.blocks.product import Chunk, multiply
+from specinspect.spectra.blocks.quantities import Gathered
 from specinspect.spectra.blocks.question import BlockQuestion
 
 DENSE_COLUMNS = 4096
@@ -41,14 +43,20 @@ REACHED = 1e-3
 
 def by_pixel(
     question: BlockQuestion, at: Sequence[Tensor]
-) -> tuple[list[Spectrum], list[Spectrum], tuple[str, ...]]:
-    """Return chain and skip for every pattern: dense where the operator is small, else its extremes."""
+) -> tuple[list[Spectrum], list[Spectrum], tuple[str, ...], BlockQuantities | None]:
+    """Return chain and skip for every pattern: dense where the operator is small, else its extremes.
+
+    And notes, and what bounds rest on: nothing where only extremes are known.
+    """
     branch = question.branch
     beside = shortcut_stages(branch)
     columns = branch.channels * prod(branch.grid)
     chains: list[Spectrum] = []
     skips: list[Spectrum] = []
     notes: dict[str, None] = {}
+    gathered = Gathered.of(question, len(at[0])) if columns <= DENSE_COLUMNS else None
+    once = torch.ones(1, dtype=torch.int64)
+    values: dict[str, list[Values]] = {"chain": [], "skip": []}
     for p in range(len(at[0])):
         here = [x[p : p + 1] for x in at]
         floors = _pixel_floors(question, at, p)
@@ -56,9 +64,16 @@ def by_pixel(
             j = dense_jacobian(branch.stages, here[0][0], here)
             a = dense_jacobian(beside, here[0][0])
             family = Family.of(j[None], a[None] if question.with_skip else None)
-            for found, solution, scale in (
-                (chains, family.weight, 1.0),
+            if gathered:
+                if p == 0 and branch.shortcut is not None:  # it is linear
+                    gathered.add_shortcut(a[None], min(a.shape))
+                gathered.add_tau(p, family.tau() if gathered.isometric else None)
+                if p == 0:
+                    gathered.add_chunk((j.shape[0], j.shape[1]), once)
+            for name, found, solution, scale in (
+                ("chain", chains, family.weight, 1.0),
                 (
+                    "skip",
                     skips,
                     family.skip(question.rho, question.beta) if question.with_skip else None,
                     abs(question.beta),
@@ -66,10 +81,11 @@ def by_pixel(
             ):
                 if solution is None:
                     continue
-                values = Values()
-                values.add(solution, torch.ones(1, dtype=torch.int64), min(j.shape))
+                one = Values(rows=[] if gathered else None)
+                one.add(solution, once, min(j.shape))
+                values[name].append(one)
                 found.append(
-                    values.spectrum(
+                    one.spectrum(
                         question,
                         min(j.shape),
                         floors.storage * scale,
@@ -94,7 +110,10 @@ def by_pixel(
             )
             skips.append(skip)
             notes.update(dict.fromkeys(why))
-    return chains, skips, tuple(notes)
+    quantities = None
+    if gathered:
+        quantities = gathered.quantities(question, values["chain"], values["skip"], periodic=False)
+    return chains, skips, tuple(notes), quantities
 
 
 def _pixel_floors(question: BlockQuestion, at: Sequence[Tensor], pattern: int) -> Floors:

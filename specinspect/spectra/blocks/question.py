@@ -31,6 +31,8 @@ class BlockQuestion:
     plan: Plan
     keep_values: bool
     how: str = "a diagonal per pixel"
+    quantities: bool = False
+    """Whether what bounds rest on is gathered too."""
 
     @property
     def with_skip(self) -> bool:
