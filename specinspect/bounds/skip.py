@@ -229,7 +229,8 @@ def _named(results: Iterator[BoundCheck], branch: Branch, patterns: int) -> Iter
 def _with_tau(branch: Branch, q: LayerQuantities, *, square: bool) -> Iterator[BoundCheck]:
     known = () if square else ("A is an isometry: H = AᵀM+MᵀA (AMᵀ+MAᵀ) stands for M+Mᵀ",)
     yield _growth("r1" if square else "r1pp", branch, known)
-    if branch.of == "skip":  # of a pattern only the extreme τ are known
+    if branch.shift is not None and branch.shift.shape == branch.s.shape and branch.of == "skip":
+        # Where only the ends of τ are known these say nothing.
         yield _refined(branch, known)
         yield _energy(branch, known)
     yield from (replace(c, assumptions=known) for c in _extremes(branch, q))

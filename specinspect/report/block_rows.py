@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from rich.cells import cell_len
 from rich.text import Text
 
+from specinspect.bounds.blocks import GUARANTEES
 from specinspect.report.kappas import PARTIAL, severity
 from specinspect.report.text import ABSENT, kappa, middle, number, visible
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 LISTED = 16
 """Blocks shown; of more, those with the worst κ beside their shortcut."""
 HEADERS = ("block", "kind", "‖J‖", "κ(J)", "κ(A+J)")
+PROVEN = "proven ≤"
 KIND = {"attention-vo": "value-output", "gated-mlp": "gated MLP", "mlp": "MLP"}
 
 
@@ -33,8 +35,10 @@ def block_lines(blocks: Sequence[BlockResult], width: int, *, plain: bool, ellip
     if len(lines) > LISTED:
         worst = sorted(shown, key=lambda i: lines[i].badness, reverse=True)[:LISTED]
         shown = sorted(worst)  # type: ignore[assignment]
-    rows = [HEADERS, *(lines[i].cells for i in shown)]
-    sizes = [max(cell_len(row[column]) for row in rows) for column in range(len(HEADERS))]
+    rows = [(*HEADERS, PROVEN), *(lines[i].cells for i in shown)]
+    if not some_guarantee(blocks):
+        rows = [row[:-1] for row in rows]
+    sizes = [max(cell_len(row[column]) for row in rows) for column in range(len(rows[0]))]
     sizes[0] = min(sizes[0], max(width - sum(sizes[1:]) - 2 * len(sizes[1:]), 8))
     for number_, row in enumerate(rows):
         text = Text(no_wrap=True, overflow="crop")
@@ -53,6 +57,17 @@ def block_lines(blocks: Sequence[BlockResult], width: int, *, plain: bool, ellip
         yield Text(f"the {LISTED} worst of {len(lines)} blocks; all are in --format json", style="dim")
 
 
+def guarantee(result: BlockResult) -> float | None:
+    """Return what theory guarantees of κ(ρA + βJ) at every sampled pattern, None for nothing."""
+    found = [check for check in result.bounds if check.id in GUARANTEES and check.verdict == "holds"]
+    return min((check.bound for check in found if check.bound is not None), default=None)
+
+
+def some_guarantee(blocks: Sequence[BlockResult]) -> bool:
+    """Say whether κ(ρA + βJ) is guaranteed for some block."""
+    return any(guarantee(result) is not None for result in blocks)
+
+
 def _line(result: BlockResult) -> _Line:
     block = result.block
     name = visible(block.name)
@@ -65,6 +80,7 @@ def _line(result: BlockResult) -> _Line:
             ABSENT if result.norm is None else number(result.norm),
             _kappa(result.chain),
             _kappa(beside),
+            ABSENT if (found := guarantee(result)) is None else number(found),
         ),
         (-1, 0.0) if beside is None else severity(beside),
     )

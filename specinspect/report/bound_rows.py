@@ -15,11 +15,11 @@ from specinspect.report.text import ABSENT, layer_name, middle, number, visible
 
 if TYPE_CHECKING:
     from specinspect.bounds.model import Advice, BoundCheck
-    from specinspect.report.model import LayerResult
+    from specinspect.report.model import BlockResult, LayerResult
 
 GUARANTEES = ("r4.best", "r63")
 """Ids of the bounds on κ(ρI + βW) of which the best stands beside the computed one."""
-MAPS = ("weight", "chain", "skip", "skip_chain")
+MAPS = ("weight", "chain", "skip", "skip_chain", "block")
 HEADERS = ("bound", "of", "holds", "vacuous", "n/a", "violated", "tightest: value", "bound", "slack", "layer")
 RIGHT = range(2, 9)
 
@@ -39,12 +39,22 @@ def _tested(result: LayerResult) -> list[BoundCheck]:
     return [check for check in result.bounds if check.id in GUARANTEES and check.of == "skip"]
 
 
-def bound_lines(layers: Sequence[LayerResult], width: int, *, plain: bool, ellipsis: str) -> Iterator[Text]:
-    """Yield a header and one line per bound and map that some layer was tested with."""
+def bound_lines(
+    layers: Sequence[LayerResult],
+    width: int,
+    *,
+    blocks: Sequence[BlockResult] = (),
+    plain: bool,
+    ellipsis: str,
+) -> Iterator[Text]:
+    """Yield a header and one line per bound and map that some layer was tested with; then those of blocks."""
     groups: dict[tuple[str, str], list[tuple[str, BoundCheck]]] = {}
     for result in layers:
         for check in result.bounds:
             groups.setdefault((check.id, check.of), []).append((result.layer.name, check))
+    for block in blocks:
+        for check in block.bounds:
+            groups.setdefault((check.id, "block"), []).append((block.block.name, check))
     if not groups:
         return
     order = {name: place for place, name in enumerate(CATALOGUE)}

@@ -362,7 +362,10 @@ class _ReportTable:
 
     def _bounds(self, width: int, *, plain: bool) -> RenderResult:
         ellipsis = "..." if plain else "…"
-        for text in bound_rows.bound_lines(self.report.layers, width, plain=plain, ellipsis=ellipsis):
+        lines = bound_rows.bound_lines(
+            self.report.layers, width, blocks=self.report.blocks, plain=plain, ellipsis=ellipsis
+        )
+        for text in lines:
             yield Text(ascii_only(text.plain), style=text.style, no_wrap=True) if plain else text
         yield Text("")
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from specinspect.layers.model import PROJECTIONS
 from specinspect.report import kappas
+from specinspect.report.block_rows import some_guarantee
 from specinspect.report.bound_rows import about_guarantees
 from specinspect.report.json import assumptions
 from specinspect.report.text import integer, number, shape, size, visible
@@ -110,9 +111,11 @@ def conventions(report: Report, hidden: Collection[str] = ()) -> list[str]:
 def _blocks(report: Report) -> str:
     kinds = {result.block.source for result in report.blocks}
     found = " found by their names," if kinds == {"assumed"} else ""
+    proven = some_guarantee(report.blocks)
     return (
         f"blocks:{found} J is the branch with its activations inside (D at random inputs, medians), "
         f"A the shortcut beside it; x*: of the rank that it has by construction."
+        + (" proven ≤: what theory guarantees of κ(A+J) at all of these inputs." if proven else "")
     )
 
 

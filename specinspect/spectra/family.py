@@ -203,6 +203,10 @@ class Family:
 
         On the smaller side, as everything here; without a shortcut those of M + Mᴴ, for square M.
         """
+        return torch.linalg.eigvalsh(self.symmetric(diagonal)).flip(-1).cpu()
+
+    def symmetric(self, diagonal: torch.Tensor | None = None) -> torch.Tensor:
+        """Return AᴴM + MᴴA, (batch, n, n), whose eigenvalues `tau` gives."""
         cross = self.matrices if self.cross is None else self.cross
         if diagonal is not None and self.turned:
             cross = cross * diagonal[..., None, :]
@@ -210,7 +214,7 @@ class Family:
             if self.shortcut is None:
                 raise AssertionError("no shortcut was given")
             cross = self.shortcut.cross(self.matrices * diagonal[..., :, None])
-        return torch.linalg.eigvalsh(cross + cross.mH).flip(-1).cpu()
+        return cross + cross.mH
 
     def _apply(self, m: torch.Tensor, diagonal: torch.Tensor | None) -> torch.Tensor:
         if diagonal is None:

@@ -86,8 +86,9 @@ class BlockPattern:
     skip: NDArray[np.float64]
     """(frequencies, k) of ρA + βJ."""
     tau: NDArray[np.float64] | None
-    """(frequencies, k) eigenvalues, descending, of AᴴJ + JᴴA (m >= n) or AJᴴ + JAᴴ (m < n) over c, where all
-    singular values of A are c (MATH R1''). None where A is no such multiple of an isometry."""
+    """Eigenvalues, descending, of AᴴJ + JᴴA (m >= n) or AJᴴ + JAᴴ (m < n) over c, where all singular values
+    of A are c (MATH R1''). (frequencies, k); for k > 2 also (frequencies, 2), what all of them lie between.
+    None where A is no such multiple of an isometry."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

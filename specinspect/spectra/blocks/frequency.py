@@ -8,7 +8,6 @@ from math import prod
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 
 from specinspect.maps.blocks import (
     Branch,
@@ -64,9 +63,9 @@ def by_frequency(
             product = multiply(found[p], chunk, symbols)
             if floors is None:
                 floors = Floors.of(product, branch.stages, at, p)
-            tau = _solve(question, product, shortcut, chunk.multiplicity, chains[p], skips[p], gathered)
-            if gathered:
-                gathered.add_tau(p, tau)
+            h = _solve(question, product, shortcut, chunk.multiplicity, chains[p], skips[p], gathered)
+            if gathered and h is not None:
+                gathered.add_symmetric(p, h, min(product.shape))
         if gathered:
             gathered.add_chunk(product.shape, chunk.multiplicity)
     floors = floors or Floors()
@@ -131,12 +130,16 @@ def _solve(
     skip: Values,
     gathered: Gathered | None,
 ) -> Tensor | None:
-    """Solve one pattern at the frequencies of one chunk; return τ where that is wanted and makes sense.
+    """Solve one pattern at the frequencies of one chunk, and return what τ is of, where it is wanted.
 
     Where a narrow place limits the rank to r, J = UV with r columns in U: its singular values are those of
     R_U·R_Vᴴ, and beside an identity all but 2r values are |ρ|, since ρI + βJ leaves the span of U and Vᴴ
     and its complement to themselves. Beside a shortcut of low rank, such as a strided 1×1 convolution that
     skips pixels, the factors of both stand side by side.
+
+    Returns:
+        AᴴJ + JᴴA on the smaller side, without what is zero outside of the span above; None where A is no
+        isometry.
     """
     rank, place = product.rank(), product.narrowest()
     last = len(product.matrices)
@@ -180,7 +183,7 @@ def _solve(
         skip.add(solution, multiplicity, 2 * r, (abs(rho), rows - 2 * r))
         if gathered is None:
             return None
-        return F.pad(torch.linalg.eigvalsh(core + core.mH), (0, rows - 2 * r))
+        return core + core.mH
     together = min(rows, columns)
     if isinstance(shortcut, _Beside):
         together = min(together, shortcut.rank + rank)
@@ -196,7 +199,7 @@ def _solve(
     if not question.with_skip:
         return None
     skip.add(family.skip(rho, beta), multiplicity, together)
-    return family.tau() if gathered and gathered.isometric else None
+    return family.symmetric() if gathered and gathered.isometric else None
 
 
 def triangle(matrices: Tensor) -> Tensor:

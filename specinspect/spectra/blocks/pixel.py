@@ -67,7 +67,8 @@ def by_pixel(
             if gathered:
                 if p == 0 and branch.shortcut is not None:  # it is linear
                     gathered.add_shortcut(a[None], min(a.shape))
-                gathered.add_tau(p, family.tau() if gathered.isometric else None)
+                if gathered.isometric:
+                    gathered.add_symmetric(p, family.symmetric(), min(j.shape))
                 if p == 0:
                     gathered.add_chunk((j.shape[0], j.shape[1]), once)
             for name, found, solution, scale in (

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from specinspect.spectra.blocks.gather import Values
@@ -19,6 +20,8 @@ from specinspect.spectra.solve import EPS
 if TYPE_CHECKING:
     from torch import Tensor
 
+TRIED = 6
+"""Frequencies that are solved first for each end of τ."""
 ISOMETRY = 1e-10
 """Relative spread of the squares of A's singular values up to which A counts as a multiple of an isometry."""
 
@@ -28,13 +31,15 @@ class Gathered:
     """The quantities of one block while its chunks of frequencies come in."""
 
     tau: list[list[NDArray[np.float64]]]
-    """Pattern → (frequencies, k) of each chunk, ascending or not, of A as it stands."""
+    """Pattern → (frequencies, k or 2) of each chunk, in no order, of A as it stands."""
     low: float = 1.0
     high: float = 1.0
     written_out: bool = False
     """Whether A has been seen; else it is an identity."""
     shape: tuple[int, int] = (0, 0)
     multiplicity: list[NDArray[np.int64]] = field(default_factory=list)
+    lead: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 0)))
+    """τ of the last pattern of which all were computed: where to look for the ends of the next."""
 
     @classmethod
     def of(cls, question: BlockQuestion, patterns: int) -> Gathered | None:
@@ -55,10 +60,24 @@ class Gathered:
         self.low, self.high = min(low, self.low if seen else inf), max(high, self.high if seen else 0.0)
         self.written_out = True
 
-    def add_tau(self, pattern: int, tau: Tensor | None) -> None:
-        """Take the eigenvalues of AᴴJ + JᴴA of one pattern, where there are any."""
-        if tau is not None:
-            self.tau[pattern].append(tau.cpu().numpy())
+    def add_symmetric(self, pattern: int, h: Tensor, count: int) -> None:
+        """Take AᴴJ + JᴴA of one pattern at the frequencies of a chunk.
+
+        Args:
+            pattern: its number; the first one comes first.
+            h: (frequencies, n, n) Hermitian.
+            count: k; the k - n eigenvalues beside those of h are zero.
+        """
+        more = count - h.shape[-1]
+        if pattern == 0 or len(h) <= 2 * TRIED or count <= 2:
+            tau = F.pad(torch.linalg.eigvalsh(h), (0, more)).cpu().numpy()
+            self.lead = tau
+        else:
+            low, high = ends(h, torch.from_numpy(self.lead))
+            if more:
+                low, high = min(low, 0.0), max(high, 0.0)
+            tau = np.broadcast_to(np.array([low, high]), (len(h), 2))
+        self.tau[pattern].append(tau)
 
     def add_chunk(self, shape: tuple[int, int], multiplicity: Tensor) -> None:
         """Take how often each frequency of a chunk counts."""
@@ -87,7 +106,34 @@ class Gathered:
     def _ordered(self, tau: Sequence[NDArray[np.float64]]) -> NDArray[np.float64] | None:
         if not (tau and self.isometric):
             return None
+        if len({part.shape[1] for part in tau}) > 1:
+            tau = [np.stack([part.max(1), part.min(1)], 1) for part in tau]
         return -np.sort(-np.concatenate(tau), 1) / self.high
+
+
+def ends(h: Tensor, like: Tensor) -> tuple[float, float]:
+    """Return the smallest and the largest eigenvalue of all members of a batch.
+
+    A few members are solved; a Cholesky factorisation, many times cheaper, then shows of nearly all others
+    that they reach no further.
+
+    Args:
+        h: (batch, n, n) Hermitian.
+        like: (batch, any) eigenvalues of similar matrices: their extremes say which members to solve.
+    """
+    first = torch.cat([like.amin(1).topk(TRIED, largest=False).indices, like.amax(1).topk(TRIED).indices])
+    found = torch.linalg.eigvalsh(h[first.unique().to(h.device)])
+    low, high = float(found.min()), float(found.max())
+    for sign in (1, -1):
+        end = low if sign > 0 else -high
+        shifted = sign * h
+        # Just beyond the end: the members that define it then count as solved.
+        shifted.diagonal(dim1=-2, dim2=-1).sub_(end - 1e-12 * max(abs(low), abs(high)))
+        beyond = torch.linalg.cholesky_ex(shifted).info != 0
+        if bool(beyond.any()):
+            further = torch.linalg.eigvalsh(h[beyond])
+            low, high = min(low, float(further.min())), max(high, float(further.max()))
+    return low, high
 
 
 def extremes(matrices: Tensor, rank: int) -> tuple[float, float]:
