@@ -36,6 +36,10 @@ RNG = np.random.default_rng(0)
 PAIRS = ((1.0, 1.0), (1.0, 0.2), (0.5, -1.5), (-2.0, 0.3))
 
 
+def singular_values(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(np.linalg.svd(matrix, compute_uv=False), dtype=np.float64)[None]
+
+
 def quantities(
     a: NDArray[np.float64],
     branches: list[NDArray[np.float64]],
@@ -54,8 +58,8 @@ def quantities(
         tau = tau[:, [0, -1]] if ends else tau
         patterns.append(
             BlockPattern(
-                np.linalg.svd(j, compute_uv=False)[None],
-                np.linalg.svd(rho * a + beta * j, compute_uv=False)[None],
+                singular_values(j),
+                singular_values(rho * a + beta * j),
                 tau if isometric else None,
             )
         )
@@ -191,7 +195,7 @@ def test_the_jacobians_of_a_network_obey_what_its_blocks_are_promised() -> None:
         assert answer.quantities is not None
         layer = model.layers[int(name.split(".")[1])]  # type: ignore[index]
 
-        def inner(x: Tensor, layer: nn.Module = layer) -> Tensor:
+        def inner(x: Tensor, layer: Any = layer) -> Tensor:
             return 0.5 * F.leaky_relu(layer(x), 0.1)
 
         kappas = []

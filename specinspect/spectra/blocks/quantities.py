@@ -69,7 +69,7 @@ class Gathered:
             count: k; the k - n eigenvalues beside those of h are zero.
         """
         more = count - h.shape[-1]
-        if pattern == 0 or len(h) <= 2 * TRIED or count <= 2:
+        if pattern == 0 or len(h) <= 2 * TRIED or count <= 2 or not h.numel():
             tau = F.pad(torch.linalg.eigvalsh(h), (0, more)).cpu().numpy()
             self.lead = tau
         else:
@@ -121,8 +121,8 @@ def ends(h: Tensor, like: Tensor) -> tuple[float, float]:
         h: (batch, n, n) Hermitian.
         like: (batch, any) eigenvalues of similar matrices: their extremes say which members to solve.
     """
-    first = torch.cat([like.amin(1).topk(TRIED, largest=False).indices, like.amax(1).topk(TRIED).indices])
-    found = torch.linalg.eigvalsh(h[first.unique().to(h.device)])
+    lowest, highest = like.amin(1).topk(TRIED, largest=False), like.amax(1).topk(TRIED)
+    found = torch.linalg.eigvalsh(h[sorted({*lowest.indices.tolist(), *highest.indices.tolist()})])
     low, high = float(found.min()), float(found.max())
     for sign in (1, -1):
         end = low if sign > 0 else -high
