@@ -10,6 +10,7 @@ from specinspect._version import __version__
 from specinspect.bounds import network
 from specinspect.bounds.catalogue import CATALOGUE
 from specinspect.checkpoint.model import Checkpoint, Skipped
+from specinspect.layers.blocks import Normalize
 from specinspect.report.model import (
     BadTensor,
     BlockResult,
@@ -23,6 +24,7 @@ from specinspect.report.model import (
 
 if TYPE_CHECKING:
     from specinspect.bounds.model import BoundCheck
+    from specinspect.spectra.model import Spectrum
 
 
 def assemble(
@@ -73,33 +75,70 @@ def assemble(
         ),
         version=__version__,
         blocks=tuple(blocks),
-        network=_network(results),
+        network=_network(results, blocks),
         bad_tensors=tuple(bad_tensors),
     )
 
 
-def _network(results: Sequence[LayerResult]) -> tuple[BoundCheck, ...]:
-    """Return what follows for layers in a row (MATH R26), where bounds were computed."""
+def _network(results: Sequence[LayerResult], blocks: Sequence[BlockResult]) -> tuple[BoundCheck, ...]:
+    """Return what follows for layers and blocks in a row (MATH R26), where bounds were computed."""
     if not any(result.bounds for result in results):
         return ()
-    return network.checks([_factor(result) for result in results])
+    places = {result.layer.name: place for place, result in enumerate(results)}
+    found = [_block_factor(block, places, results) for block in blocks if block.block.kind != "composed"]
+    layers = network.checks([_factor(result) for result in results])
+    return (*layers, *network.block_checks([factor for factor in found if factor is not None]))
+
+
+def _block_factor(
+    result: BlockResult, places: Mapping[str, int], results: Sequence[LayerResult]
+) -> network.BlockFactor | None:
+    """Return a block's map as a factor, None where its layers are not among the results."""
+    block, spectrum = result.block, result.skip
+    found = sorted(places[name] for name in block.layers if name in places)
+    if len(found) < len(block.layers) or not found:
+        return None
+    why_not = ""
+    if block.shortcut.kind != "identity" or spectrum is None:
+        why_not = "its shortcut is not the identity"
+    elif block.kind == "attention-vo":
+        why_not = "its attention weights are left out of what was measured"
+    elif any(isinstance(factor, Normalize) and factor.gain_only for factor in block.factors):
+        why_not = "the Jacobian of its normalisation is left out of what was measured"
+    elif block.kind != "residual" and block.source == "assumed":
+        why_not = "its name does not tell what normalises its sum"
+    elif found[-1] - found[0] >= len(found):
+        why_not = "other layers stand between its own"
+    channels = results[places[block.layers[0]]].layer.matrix_shape[1]
+    return network.BlockFactor(
+        block.name,
+        why_not,
+        (found[0], found[-1]),
+        (channels, *(result.grid or ())),
+        "" if block.after is None else block.after.name,
+        inf if spectrum is None else _worst_kappa(spectrum),
+        block.source == "assumed" or block.shortcut.source == "assumed",
+    )
+
+
+def _worst_kappa(spectrum: Spectrum) -> float:
+    """Return the largest κ over the patterns, infinite where one is not resolved."""
+    kappa = spectrum.condition_number
+    if spectrum.patterns is not None:
+        kappa = spectrum.patterns.scalars["condition_number"].max
+    return inf if kappa is None else kappa
 
 
 def _factor(result: LayerResult) -> network.Factor:
     """Return a layer's own residual map; a convolution's κ on a periodic grid is not the network's."""
     layer = result.layer
     spectrum = result.maps.get("skip_chain") or result.maps.get("skip")
-    kappa = None
-    if spectrum is not None and spectrum.patterns is not None:
-        kappa = spectrum.patterns.scalars["condition_number"].max
-    elif spectrum is not None:
-        kappa = spectrum.condition_number
     rows, columns = layer.matrix_shape
     return network.Factor(
         layer.name,
         rows if rows == columns and layer.conv is None else None,
         layer.skip.kind == "identity" and layer.skip.source in {"model", "config"},
-        inf if kappa is None else kappa,
+        inf if spectrum is None else _worst_kappa(spectrum),
     )
 
 

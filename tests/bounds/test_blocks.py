@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ import specinspect
 from specinspect.bounds.blocks import check_block, checks
 from specinspect.bounds.catalogue import CATALOGUE
 from specinspect.bounds.model import BoundCheck
+from specinspect.bounds.network import BlockFactor, block_checks
 from specinspect.checkpoint import Checkpoint, from_state_dict
 from specinspect.maps.blocks import build_branch, sample_inputs
 from specinspect.report.assemble import assemble
@@ -279,6 +281,73 @@ def test_blocks_too_large_to_be_written_out_say_so(monkeypatch: pytest.MonkeyPat
     )
     (block,) = report.blocks
     assert [(c.id, c.verdict) for c in block.bounds] == [("r4.best", "not_applicable")]
+
+
+def r26(report: Report) -> BoundCheck:
+    (found,) = [check for check in report.network if check.id == "r26" and check.of == "block"]
+    return found
+
+
+def test_blocks_in_a_row_multiply() -> None:
+    model = mlp(0.6).double()
+    found, report = Found(model), inspect(model)
+    check = r26(report)
+    assert check.verdict == "holds"
+    assert check.value is None
+    assert check.bound is not None
+    assert not any("assumed" in a for a in check.assumptions)
+    jacobians = []
+    for name, block in found.blocks.items():
+        branch = build_branch(block, found.layers, found.read, found.available(block), 1)
+        inputs = sample_inputs(branch, name, 4, 0)
+        layer = model.layers[int(name.split(".")[1])]  # type: ignore[index]
+
+        def block_map(x: Tensor, layer: Any = layer) -> Tensor:
+            return x + 0.5 * F.leaky_relu(layer(x), 0.1)
+
+        jacobians.append([torch.autograd.functional.jacobian(block_map, x) for x in inputs])
+    largest = 1.0
+    for one in product(*jacobians):
+        largest = max(largest, float(torch.linalg.cond(torch.linalg.multi_dot(one[::-1]))))
+    assert 1.5 < largest <= check.bound * (1 + 1e-6)
+    worst = [max(float(torch.linalg.cond(j)) for j in each) for each in jacobians]
+    assert check.bound == pytest.approx(float(np.prod(worst)), rel=1e-6)
+
+
+def test_a_product_needs_blocks_that_follow_each_other() -> None:
+    def factor(place: int, **other: Any) -> BlockFactor:
+        made = BlockFactor(f"b{place}", "", (2 * place, 2 * place + 1), (8, 4, 4), "", 3.0, assumed=True)
+        return replace(made, **other)
+
+    (held,) = block_checks([factor(0), factor(1), factor(2)])
+    assert held.bound == pytest.approx(27)
+    assert any("assumed" in a for a in held.assumptions)
+    assert any("grid" in a for a in held.assumptions)
+    for second, word in (
+        (factor(2), "other layers"),
+        (factor(1, size=(8, 2, 2)), "one size"),
+        (factor(1, kappa=float("inf")), "singular"),
+        (factor(1, why_not="its shortcut is not the identity"), "not the identity"),
+    ):
+        (check,) = block_checks([factor(0), second])
+        assert check.verdict == "not_applicable"
+        assert word in check.why
+    (check,) = block_checks([factor(0, ends="relu"), factor(1)])
+    assert "relu follows the sum of b0" in check.why
+    assert [c.bound for c in block_checks([factor(i, ends="relu" if i == 1 else "") for i in range(4)])] == [
+        pytest.approx(9),
+        pytest.approx(9),
+    ]
+    (check,) = block_checks([factor(0, kappa=1e200), factor(1, kappa=1e200)])
+    assert check.verdict == "vacuous"
+    assert block_checks([]) == ()
+
+
+def test_an_activation_after_the_sum_ends_a_product() -> None:
+    model = nets.ResNet(nets.BasicBlock, 1)
+    randomise(model)
+    check = r26(inspect(model, grid=4, patterns=1))
+    assert check.verdict == "not_applicable"
 
 
 def test_the_report_has_them() -> None:

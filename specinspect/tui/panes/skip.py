@@ -16,6 +16,7 @@ from specinspect.plots.bars import mirror_histogram
 from specinspect.plots.curves import Curve, beta_at, kappa_curve
 from specinspect.plots.reference import floors
 from specinspect.plots.series import Line, Series, extremes
+from specinspect.report.block_rows import guarantee
 from specinspect.report.text import number, visible
 from specinspect.spectra.model import SkipCurve, Spectrum
 from specinspect.tui.messages import ActivationChosen, PatternChosen, ScaleChosen
@@ -227,6 +228,8 @@ class SkipPane(Pane, can_focus=True):
         after = words.live_kappa(pair.down, None) if pair.down is not None else "no shortcut"
         text.append_text(self.text(f"κ(J) {before} ", "chain"))
         text.append_text(self.text(f"-> κ(A + J) {after}", "skip"))
+        if (proven := guarantee(result)) is not None:
+            text.append_text(self.text(f"   proven <= {number(proven)}", "bound"))
         at = f"   at ρ {self.view.run_rho:.4g}, β {self.view.run_beta:.4g}"
         return text.append_text(self.text(f"{at}   norm of J {number(result.norm)}", "label"))
 
