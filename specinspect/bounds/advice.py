@@ -89,16 +89,17 @@ def largest_beta(q: LayerQuantities, target_kappa: float) -> float:
     first = int(outside[0])
     if first == 0:
         return 0.0
-    return sign * _largest(within, float(betas[first - 1]), float(betas[first]))
+    parts = 1024 if len(q.weight) == 1 else 64
+    return sign * _largest(within, float(betas[first - 1]), float(betas[first]), parts)
 
 
-def _largest(holds: Callable[[Array], NDArray[np.bool_]], low: float, high: float) -> float:
+def _largest(holds: Callable[[Array], NDArray[np.bool_]], low: float, high: float, parts: int = 64) -> float:
     """Return the largest float up to which something holds, between one where it does and one where not.
 
-    Bisection, by 64 parts at a time: one vectorised call costs little more than one number.
+    Bisection, by many parts at a time: one vectorised call costs little more than one number.
     """
     while True:
-        inner = np.linspace(low, high, 65)
+        inner = np.linspace(low, high, parts + 1)
         inner = inner[(inner > low) & (inner < high)]
         if not len(inner):
             return low

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import ArrayLike, NDArray
 
 from specinspect.bounds.model import BoundCheck
@@ -110,6 +111,8 @@ def guaranteed_kappa(
         return np.where(lower > 0, upper / lower, np.inf)
 
 
+_STRIPE = 1 << 16
+"""Sums of two values that are formed at once."""
 _ROUNDING = 1e-13
 """Of sums of terms up to 1: bounds stay on their side of it."""
 
@@ -141,9 +144,17 @@ def refined_growth(squares: Array, shift: Array) -> tuple[Array, Array]:
     k = squares.shape[1]
     upper = np.full(squares.shape, np.inf)
     lower = np.full(squares.shape, -np.inf)
-    for i in range(k):  # σ_k² <= s_i² + b_j for i+j = k+1, >= for i+j = k+n
-        np.minimum(upper[:, i:], squares[:, i : i + 1] + shift[:, : k - i], out=upper[:, i:])
-        np.maximum(lower[:, : i + 1], squares[:, i : i + 1] + shift[:, k - 1 - i :], out=lower[:, : i + 1])
+    # Row i of `above` is b moved i places to the right: σ_k² <= s_i² + b_j stands in column k = i+j-1;
+    # row i of `below` is b moved n-i places to the left, for σ_k² >= s_i² + b_j with k = i+j-n.
+    above, below = (
+        sliding_window_view(np.pad(shift, ((0, 0), pad), constant_values=fill), k, axis=1)[:, ::-1]
+        for pad, fill in (((k - 1, 0), np.inf), ((0, k - 1), -np.inf))
+    )
+    rows = max(1, _STRIPE // max(squares.size, 1))
+    for start in range(0, k, rows):
+        part = slice(start, start + rows)
+        np.minimum(upper, (squares[:, part, None] + above[:, part]).min(1), out=upper)
+        np.maximum(lower, (squares[:, part, None] + below[:, part]).max(1), out=lower)
     return lower, upper
 
 

@@ -86,11 +86,7 @@ def scan(blocks: Iterator[torch.Tensor], columns: int, dtype: str, *, floors: bo
         live_columns |= (column_peaks != 0).cpu()
         if not floors:
             continue
-        # Clearing the mantissa leaves 2^e, the unit in the last place up to a constant.
-        integers, exponent = _EXPONENT_BITS[magnitude.dtype]
-        zero = magnitude == 0
-        power = magnitude.view(integers).bitwise_and_(exponent).view(magnitude.dtype)
-        power.clamp_min_(tiny).masked_fill_(zero, 0.0)
+        power = powers_of_two(magnitude, tiny)
         # In units of the largest, so that squares stay within float64 whatever the scale.
         unit = max(float(power.amax()), tiny)
         power.div_(unit)
@@ -99,6 +95,17 @@ def scan(blocks: Iterator[torch.Tensor], columns: int, dtype: str, *, floors: bo
     live_rows = torch.cat(rows) if rows else torch.zeros(0, dtype=torch.bool)
     last = 2.0 ** -MANTISSA_BITS[dtype]
     return Scan(entries, nan, infinite, largest, row_ulp * last, column_ulps * last, live_rows, live_columns)
+
+
+def powers_of_two(magnitude: torch.Tensor, tiny: float) -> torch.Tensor:
+    """Turn finite |entries|, float32 or float64, in place into their 2^e, at least `tiny`; zeros stay zero.
+
+    That is the unit in the last place, up to a constant.
+    """
+    integers, exponent = _EXPONENT_BITS[magnitude.dtype]  # clearing the mantissa leaves 2^e
+    zero = magnitude == 0
+    power = magnitude.view(integers).bitwise_and_(exponent).view(magnitude.dtype)
+    return power.clamp_min_(tiny).masked_fill_(zero, 0.0)
 
 
 def _norms(matrix: torch.Tensor, axis: int) -> torch.Tensor:

@@ -14,7 +14,7 @@ from specinspect.maps.blocks import (
     Stage,
     Stored,
 )
-from specinspect.spectra.rounding import MANTISSA_BITS, SMALLEST_EXPONENT
+from specinspect.spectra.rounding import MANTISSA_BITS, SMALLEST_EXPONENT, exact_dtype, powers_of_two
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -38,14 +38,13 @@ def entry_error(stored: Stored) -> float:
     """Return the standard deviation of the rounding error of an entry: rms(ulp)/√12 (MATH R19's model)."""
     if stored.dtype not in MANTISSA_BITS:
         return 0.0
-    wide = stored.entries.dtype == torch.float64
-    magnitude = stored.entries.to(torch.float64 if wide else torch.float32).abs()
-    exponent = torch.frexp(magnitude).exponent.to(torch.float64) - 1
-    ulp = exponent.clamp_min(SMALLEST_EXPONENT[stored.dtype]).exp2() * (magnitude != 0)
-    peak = float(ulp.max()) if ulp.numel() else 0.0
+    magnitude = stored.entries.to(exact_dtype(stored.entries.dtype)).abs()
+    power = powers_of_two(magnitude, 2.0 ** SMALLEST_EXPONENT[stored.dtype])
+    peak = float(power.max()) if power.numel() else 0.0
     if peak == 0:
         return 0.0
-    return float((ulp / peak).square().mean().sqrt()) * peak * 2.0 ** -MANTISSA_BITS[stored.dtype] / sqrt(12)
+    rms = float(torch.linalg.vector_norm(power / peak)) / sqrt(power.numel())
+    return rms * peak * 2.0 ** -MANTISSA_BITS[stored.dtype] / sqrt(12)
 
 
 def piece_error(stage: Stage, x: Tensor) -> float:
