@@ -56,6 +56,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 MAX_BATCH = 64
 """Layers of equal shape in one job."""
+LOADING = 1 << 30
+"""Bytes of a checkpoint that are hashed in about the time that loading torch takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,8 +159,14 @@ def _chosen(source: Source, checkpoint: Checkpoint, settings: Settings) -> Inspe
             *blocks.notes,
             *inputs.notices,
         ),
-        open_cache() if settings.cache else None,
+        open_cache() if settings.cache and _worth_keeping(checkpoint, settings) else None,
     )
+
+
+def _worth_keeping(checkpoint: Checkpoint, settings: Settings) -> bool:
+    """Say whether results are looked up and kept: not where hashing takes as long as reading."""
+    entries_alone = settings.quantities == "entries" and settings.conv_operator != "padded"
+    return not entries_alone or checkpoint.bytes < LOADING
 
 
 def _options_without_effect(settings: Settings) -> tuple[str, ...]:

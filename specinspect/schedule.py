@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, TypeVar
 
-from specinspect.layers.model import Layer, Product
+from specinspect.layers.model import Layer, Product, Stored
 from specinspect.maps import grid_sides
 from specinspect.settings import Settings
 
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 FREE_BYTES = 128 << 20
 """Layers that together stay under this may always run side by side."""
+
+SCANNING = 16 << 20
+"""Bytes that reading the entries of a matrix takes, in one thread: several would wait for each other."""
 
 J = TypeVar("J")
 R = TypeVar("R")
@@ -39,6 +42,8 @@ def cost(layer: Layer, settings: Settings) -> Cost:
     A map with D or a skip costs about as much as W does, once per sampled pattern where D is in it.
     """
     weight = _weight_cost(layer, settings.grid)
+    if settings.quantities == "entries" and layer.conv is None and isinstance(layer.weight, Stored):
+        return Cost(SCANNING, 10.0 * prod(layer.shape))
     if settings.quantities != "spectrum":
         return Cost(weight.bytes + 8 * prod(layer.shape), 100.0 * prod(layer.shape))
     if set(settings.maps) == {"weight"} or layer.kind in {"embedding", "lora"}:

@@ -15,7 +15,7 @@ from specinspect.maps.fourier import fourier_blocks
 from specinspect.maps.model import ConvolutionMap, DenseMap, LinearMap, LowRankMap
 from specinspect.spectra.model import Spectrum
 from specinspect.spectra.plan import Plan
-from specinspect.spectra.rounding import Scan, exact_dtype, scan, storage_floor
+from specinspect.spectra.rounding import SCANNED, Scan, exact_dtype, scan, storage_floor
 from specinspect.spectra.solve import (
     EPS,
     Batch,
@@ -93,8 +93,8 @@ def _dense(maps: Sequence[DenseMap], plan: Plan, keep_values: bool) -> list[Meas
 
 def _prepare(dense: DenseMap) -> _Prepared:
     matrix = dense.matrix
-    rows, columns = matrix.shape
-    blocks = row_blocks(matrix, max(rows, columns) // 8, 1.0, "cpu", exact_dtype(matrix.dtype))
+    columns = matrix.shape[1]
+    blocks = row_blocks(matrix, SCANNED, 1.0, "cpu", exact_dtype(matrix.dtype))
     found = scan(blocks, columns, dense.dtype)
     if found.nonfinite:
         return _Prepared(matrix, 1.0, 0, found)

@@ -28,7 +28,7 @@ from specinspect.spectra.compute import (
 )
 from specinspect.spectra.model import Spectrum
 from specinspect.spectra.plan import Plan
-from specinspect.spectra.rounding import Scan, exact_dtype, scan
+from specinspect.spectra.rounding import SCANNED, Scan, exact_dtype, scan
 from specinspect.spectra.solve import Streamed, row_blocks, tall
 from specinspect.spectra.summary import harmless_scale, unusable
 
@@ -59,7 +59,7 @@ def measure_part(linear: LinearMap, plan: Plan, *, norm: bool) -> Measured:
 
 def _dense(dense: DenseMap, plan: Plan, norm: bool) -> Measured:
     matrix = dense.matrix
-    blocks = row_blocks(matrix, max(matrix.shape) // 8, 1.0, "cpu", exact_dtype(matrix.dtype))
+    blocks = row_blocks(matrix, SCANNED, 1.0, "cpu", exact_dtype(matrix.dtype))
     found = scan(blocks, matrix.shape[1], dense.dtype, floors=False)
     count = min(matrix.shape)
     if found.nonfinite:

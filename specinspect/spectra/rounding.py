@@ -24,6 +24,10 @@ _EXPONENT_BITS = {
 }
 
 
+SCANNED = 256
+"""Rows per block of a scan: small enough that memory is used again rather than asked for anew every time."""
+
+
 def exact_dtype(dtype: torch.dtype) -> torch.dtype:
     """Return the smaller of float32 and float64 that holds every value of a dtype: what `scan` reads."""
     return torch.float64 if dtype == torch.float64 else torch.float32
