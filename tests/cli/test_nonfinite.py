@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 import specinspect
+from specinspect.checkpoint.model import TensorInfo
 from specinspect.cli.app import run
 from specinspect.engine import inspect
 
@@ -189,3 +191,31 @@ def test_a_file_without_layers_is_named(
         assert said.err.count("\n") == 1
         assert "no\\x1blayers.safetensors': no layer" in said.err
         assert "\x1b" not in said.err + said.out
+
+
+def test_entries_of_a_large_checkpoint_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from specinspect import engine
+    from specinspect.cache import keys
+    from specinspect.checkpoint import raw, read
+
+    path = tmp_path / "x.safetensors"
+    save_file(network(), path)
+    taken: list[str] = []
+    original, pieces = read.read_tensor, raw.stored_bytes
+
+    def reading(info: TensorInfo) -> torch.Tensor:
+        taken.append(info.name)
+        return original(info)
+
+    def hashing(info: TensorInfo) -> Iterator[memoryview]:
+        taken.append(info.name)
+        return pieces(info)
+
+    monkeypatch.setattr(read, "read_tensor", reading)
+    monkeypatch.setattr(keys, "stored_bytes", hashing)
+    assert run(["check", str(path), "--select", "SI3"]) == 0
+    assert taken.count("4.weight") > 1  # read, and hashed for the cache
+    taken.clear()
+    monkeypatch.setattr(engine, "LOADING", 1)
+    assert run(["check", str(path), "--select", "SI3"]) == 0
+    assert sorted(taken) == ["0.weight", "4.weight"]
