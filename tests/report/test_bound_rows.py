@@ -10,8 +10,10 @@ import pytest
 from rich.cells import cell_len
 
 from specinspect.bounds.model import Advice, BoundCheck, Verdict
+from specinspect.layers.blocks import Apply, Block, Shortcut
+from specinspect.report.block_rows import block_lines
 from specinspect.report.bound_rows import advice_lines, bound_lines, guaranteed
-from specinspect.report.model import LayerResult
+from specinspect.report.model import BlockResult, LayerResult
 from specinspect.report.table import print_table
 from tests.report import canned
 
@@ -122,3 +124,30 @@ def test_hostile_names_stay_on_one_line() -> None:
     )
     assert all("\x1b" not in line and "\n" not in line for line in lines([result]))
     assert all("\x1b" not in line and "\n" not in line for line in advice_lines([result]))
+
+
+def blocks() -> list[BlockResult]:
+    def block(name: str, *bounds: BoundCheck) -> BlockResult:
+        made = Block(name, "residual", (Apply("a"), Apply("b")), Shortcut("identity", "model"), "model")
+        return BlockResult(made, canned.spectrum(), canned.spectrum(3.0, 1.5), bounds=bounds)
+
+    simple, best = check("r4.simple", bound=9.0), check(bound=6.0)
+    return [block("l.[0]", simple, best, check("r2", slack=0.125)), block("l.1", check("r4.best", "vacuous"))]
+
+
+def test_blocks_have_lines_of_their_own_behind_those_of_layers() -> None:
+    found = bound_lines(layers((check(),)), 120, blocks=blocks(), plain=False, ellipsis="…")
+    _, _, first, *rest = [text.plain for text in found]
+    assert first.split()[:2] == ["r4.best", "skip"]
+    by_id = {line.split()[0]: line.split() for line in rest}
+    assert {cells[1] for cells in by_id.values()} == {"block"}
+    assert by_id["r4.best"] == ["r4.best", "block", "1", "1", "3.00", "6.00", "50.0", "%", "l.[0]"]
+    assert by_id["r2"][-3:] == ["12.5", "%", "l.[0]"]
+
+
+def test_blocks_are_shown_their_best_guarantee_where_some_have_one() -> None:
+    drawn = [text.plain for text in block_lines(blocks(), 100, plain=False, ellipsis="…")]
+    assert drawn[0].endswith("proven ≤")
+    assert (drawn[2].split()[-1], drawn[3].split()[-1]) == ("6.00", "–")
+    bare = [text.plain for text in block_lines(blocks()[1:], 100, plain=False, ellipsis="…")]
+    assert "proven" not in bare[0]
