@@ -260,16 +260,17 @@ def test_quantities_of_convolutions_are_those_of_the_dense_operator(
 
 def test_ends_of_many_hermitian_matrices() -> None:
     generator = torch.Generator().manual_seed(0)
-    for trial in range(20):
+    for _ in range(20):
         h = torch.randn(40, 6, 6, generator=generator, dtype=torch.complex128)
         h = h + h.mH
         truth = torch.linalg.eigvalsh(h)
-        # Eigenvalues that say nothing of where to look, and those that say all.
-        like = torch.randn(40, 3, generator=generator) if trial % 2 else truth
-        low, high = ends(h, like)
-        assert (low, high) == pytest.approx((float(truth.min()), float(truth.max())))
+        expected = pytest.approx((float(truth.min()), float(truth.max())))
+        assert ends(h, np.inf, -np.inf) == expected
+        assert ends(h[20:], *ends(h[:20], np.inf, -np.inf)) == expected
+        assert ends(h, -100.0, 1.0)[0] == -100.0
+        assert ends(h, -1.0, 100.0)[1] == 100.0
     zeros = torch.zeros(40, 3, 3, dtype=torch.complex128)
-    assert ends(zeros, torch.zeros(40, 3)) == (0.0, 0.0)
+    assert ends(zeros, np.inf, -np.inf) == (0.0, 0.0)
 
 
 def test_blocks_too_large_to_be_written_out_say_so(monkeypatch: pytest.MonkeyPatch) -> None:

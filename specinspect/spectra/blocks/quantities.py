@@ -20,8 +20,8 @@ from specinspect.spectra.solve import EPS
 if TYPE_CHECKING:
     from torch import Tensor
 
-TRIED = 6
-"""Frequencies that are solved first for each end of τ."""
+TRIED = 4
+"""Frequencies that are solved before any is compared."""
 ISOMETRY = 1e-10
 """Relative spread of the squares of A's singular values up to which A counts as a multiple of an isometry."""
 
@@ -38,8 +38,8 @@ class Gathered:
     """Whether A has been seen; else it is an identity."""
     shape: tuple[int, int] = (0, 0)
     multiplicity: list[NDArray[np.int64]] = field(default_factory=list)
-    lead: NDArray[np.float64] = field(default_factory=lambda: np.zeros((0, 0)))
-    """τ of the last pattern of which all were computed: where to look for the ends of the next."""
+    ends: dict[int, tuple[float, float]] = field(default_factory=dict)
+    """Pattern → what its τ lie between, so far."""
 
     @classmethod
     def of(cls, question: BlockQuestion, patterns: int) -> Gathered | None:
@@ -69,13 +69,11 @@ class Gathered:
             count: k; the k - n eigenvalues beside those of h are zero.
         """
         more = count - h.shape[-1]
-        if pattern == 0 or len(h) <= 2 * TRIED or count <= 2 or not h.numel():
+        if pattern == 0 or len(h) == 1 or count <= 2 or not h.numel():
             tau = F.pad(torch.linalg.eigvalsh(h), (0, more)).cpu().numpy()
-            self.lead = tau
         else:
-            low, high = ends(h, torch.from_numpy(self.lead))
-            if more:
-                low, high = min(low, 0.0), max(high, 0.0)
+            low, high = ends(h, *self.ends.get(pattern, (0.0, 0.0) if more else (inf, -inf)))
+            self.ends[pattern] = low, high
             tau = np.broadcast_to(np.array([low, high]), (len(h), 2))
         self.tau[pattern].append(tau)
 
@@ -111,28 +109,28 @@ class Gathered:
         return -np.sort(-np.concatenate(tau), 1) / self.high
 
 
-def ends(h: Tensor, like: Tensor) -> tuple[float, float]:
-    """Return the smallest and the largest eigenvalue of all members of a batch.
+def ends(h: Tensor, low: float, high: float) -> tuple[float, float]:
+    """Return the smallest and the largest of some numbers and of all eigenvalues of a batch.
 
-    A few members are solved; a Cholesky factorisation, many times cheaper, then shows of nearly all others
-    that they reach no further.
+    A Cholesky factorisation, many times cheaper than eigenvalues, shows which members reach no further than
+    what is known; the others are solved.
 
     Args:
         h: (batch, n, n) Hermitian.
-        like: (batch, any) eigenvalues of similar matrices: their extremes say which members to solve.
+        low: the smallest so far.
+        high: the largest so far; below `low` for none.
     """
-    lowest, highest = like.amin(1).topk(TRIED, largest=False), like.amax(1).topk(TRIED)
-    found = torch.linalg.eigvalsh(h[sorted({*lowest.indices.tolist(), *highest.indices.tolist()})])
-    low, high = float(found.min()), float(found.max())
-    for sign in (1, -1):
-        end = low if sign > 0 else -high
-        shifted = sign * h
-        # Just beyond the end: the members that define it then count as solved.
-        shifted.diagonal(dim1=-2, dim2=-1).sub_(end - 1e-12 * max(abs(low), abs(high)))
-        beyond = torch.linalg.cholesky_ex(shifted).info != 0
-        if bool(beyond.any()):
-            further = torch.linalg.eigvalsh(h[beyond])
-            low, high = min(low, float(further.min())), max(high, float(further.max()))
+    if low > high:
+        found = torch.linalg.eigvalsh(h[:TRIED])
+        low, high = float(found.min()), float(found.max())
+    margin = 1e-12 * max(abs(low), abs(high))
+    above, below = h.clone(), -h
+    above.diagonal(dim1=-2, dim2=-1).sub_(low - margin)
+    below.diagonal(dim1=-2, dim2=-1).add_(high + margin)
+    beyond = (torch.linalg.cholesky_ex(above).info != 0) | (torch.linalg.cholesky_ex(below).info != 0)
+    if bool(beyond.any()):
+        found = torch.linalg.eigvalsh(h[beyond])
+        low, high = min(low, float(found.min())), max(high, float(found.max()))
     return low, high
 
 
