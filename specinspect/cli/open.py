@@ -118,7 +118,7 @@ def _check_terminal() -> None:
     """Refuse where there is nobody to look.
 
     Raises:
-        SettingsError: stdin, stdout or stderr is no terminal.
+        SettingsError: stdin, stdout or stderr is no terminal, or one that cannot move its cursor.
     """
     if "TEXTUAL_DRIVER" in os.environ:  # a browser is behind it
         return
@@ -128,6 +128,10 @@ def _check_terminal() -> None:
         raise SettingsError(
             f"open needs a terminal, {' and '.join(closed)} {'is' if len(closed) == 1 else 'are'} none",
             "use `specinspect report` for output to a file or a pipe",
+        )
+    if os.environ.get("TERM") == "dumb":
+        raise SettingsError(
+            "open needs a terminal that can move its cursor, TERM says 'dumb'", "use `specinspect report`"
         )
 
 

@@ -173,9 +173,13 @@ class Inspector(App[None]):
 
     async def _begin(self) -> None:
         """Load the panes and start the threads, once something is on the screen: torch takes a second."""
-        self._panes = {key: kind(id=f"pane-{key}") for key, kind in load_panes().items()}
-        await self._beside.mount(*self._panes.values())
+        panes = {key: kind(id=f"pane-{key}") for key, kind in load_panes().items()}
+        if not self._beside.is_mounted or self._exit:  # q came first
+            return
+        self._panes = panes
+        await self._beside.mount(*panes.values())
         self._show_pane()
+        self._runner.want(self.session.selected)
         self._runner.start()
         if self._against is not None:
             self._compare(self._against)
@@ -381,9 +385,13 @@ class Inspector(App[None]):
     def on_layer_table_highlighted(self, message: LayerTable.Highlighted) -> None:
         """Look at another layer."""
         message.stop()
-        if message.index is None or message.index == self.session.selected:
-            return
-        self._select(message.index)
+        self._follow_cursor()
+
+    def _follow_cursor(self) -> None:
+        """Select what the cursor is on now: keys may come faster than messages about it."""
+        index = self._table.selected
+        if index is not None and index != self.session.selected:
+            self._select(index)
 
     def _select(self, index: int) -> None:
         self.session.select(index)
@@ -439,7 +447,8 @@ class Inspector(App[None]):
             return
         self.session.reveal(index)
         self._show_lines()
-        self._table.go_to(index)
+        if self._table.go_to(index):
+            self._follow_cursor()
 
     # Keys.
 
@@ -489,6 +498,7 @@ class Inspector(App[None]):
 
     def action_finding(self, step: int) -> None:
         """Go to the next or the previous layer with a finding."""
+        self._follow_cursor()
         found = self.session.next_finding(self.session.selected, step)
         self._go_to(found, "no findings" if self._progress.finished else "no findings so far")
 
@@ -534,6 +544,7 @@ class Inspector(App[None]):
 
     def action_pattern(self, step: int) -> None:
         """Show the next sampled pattern; after the last one the median over all."""
+        self._follow_cursor()
         count = self._view().patterns
         if not count:
             self.notify("no patterns here: D is the identity, or the layer is not computed yet", markup=False)
@@ -558,6 +569,7 @@ class Inspector(App[None]):
         self._go_to(self.session.names.get(message.layer), "that layer is not shown")
 
     def _selected_row(self) -> Row | None:
+        self._follow_cursor()
         selected = self.session.selected
         return None if selected is None else self.session.rows[selected]
 
@@ -582,6 +594,9 @@ class Inspector(App[None]):
             return lambda: accept(told)
 
         def accept(told: Inspection) -> None:
+            if session.inspection is not inspection:  # another edit was quicker: on top of that one
+                self._edit(name, field, value)
+                return
             changed = session.accept(told, name, field, value)
             self._dirty = True
             self._update_pane()
@@ -747,6 +762,10 @@ class Inspector(App[None]):
         """Change between dark and light."""
         self.theme = "textual-light" if self.current_theme.dark else "textual-dark"
         self._update_pane()
+
+    def action_help_quit(self) -> None:
+        """Say which key ends the app to whoever pressed Ctrl+C."""
+        self.notify("q ends specinspect", markup=False)
 
     async def action_quit(self) -> None:
         """End at once; what is being computed ends with the process."""

@@ -108,7 +108,7 @@ class Header(Widget):
         if cell_len(right) > width - 16:
             right = f"{progress.done}/{progress.layers}  {scale} "
         kept = list(parts)
-        while len(kept) > 1 and cell_len(" · ".join(kept)) + 14 + cell_len(right) > width:
+        while len(kept) > 1 and cell_len(" · ".join(kept)) + 14 + cell_len(right) >= width:
             kept.pop()
         brand = " specinspect  " if cell_len(kept[0]) + 14 + cell_len(right) <= width else " "
         left = middle(" · ".join(kept), max(8, width - cell_len(right) - cell_len(brand) - 1))

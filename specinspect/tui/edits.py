@@ -128,13 +128,15 @@ def _with_table(text: str, keys: tuple[str, ...], values: Mapping[str, object]) 
     newline = "\r\n" if "\r\n" in text else "\n"
     lines = text.splitlines(keepends=True)
     start = next((i for i, line in enumerate(lines) if _is_header(line, keys)), None)
-    body = [f"{name} = {_literal(value)}{newline}" for name, value in values.items()]
     if start is None:
+        body = [f"{name} = {_literal(value)}{newline}" for name, value in values.items()]
         if lines and not lines[-1].endswith("\n"):
             lines[-1] += newline
         gap = [newline] if lines and lines[-1].strip() else []
         return "".join([*lines, *gap, f"[{_dotted(keys)}]{newline}", *body])
     stop = next((i for i in range(start + 1, len(lines)) if _HEADER.match(lines[i])), len(lines))
+    said = {_key_of(line): _comment(line) for line in lines[start + 1 : stop]}
+    body = [f"{name} = {_literal(value)}{said.get(name, '')}{newline}" for name, value in values.items()]
     kept = [line for line in lines[start + 1 : stop] if _key_of(line) not in values]
     if not lines[start].endswith("\n"):
         lines[start] += newline
@@ -158,6 +160,16 @@ def _is_header(line: str, keys: tuple[str, ...]) -> bool:
 
 def _key_of(line: str) -> str:
     return line.partition("=")[0].strip().strip("\"'").replace("-", "_") if "=" in line else ""
+
+
+def _comment(line: str) -> str:
+    """Return the comment behind a value, with the gap before it."""
+    for place, letter in enumerate(line):
+        if letter == "#":
+            with contextlib.suppress(ValueError):  # or it is inside of a string
+                tomllib.loads(line[:place])
+                return line[len(line[:place].rstrip()) :].rstrip()
+    return ""
 
 
 def _dotted(keys: tuple[str, ...]) -> str:

@@ -136,6 +136,8 @@ class Runner:
             place = 0 if first else len(self._waiting)
             self._waiting[place:place] = tasks
             self._total += sum(task.work for task in tasks)
+            if self._seconds is not None:  # the clock stood still since
+                self._start = time.monotonic() - self._seconds
             self._seconds = None
             self._lock.notify_all()
 

@@ -407,3 +407,48 @@ def test_keys_of_a_pane_work_from_the_table_and_its_fields_are_reached() -> None
         assert table(inspector).has_focus
 
     drive(inspector, steps)
+
+
+def test_keys_may_come_faster_than_the_app_follows() -> None:
+    inspector, _ = app()
+
+    async def steps(pilot: Pilot[Any]) -> None:
+        await computed(pilot)
+        marked = [row.index for row in inspector.session.rows if row.findings or row.violated]
+        for _ in range(2):
+            inspector.action_finding(1)  # with no message handled in between
+        assert inspector.session.selected == marked[1]
+        await pilot.pause()
+        assert inspector.session.selected == marked[1]
+        table(inspector).action_move(-1)
+        inspector.action_activation()
+        name = inspector.session.rows[marked[1] - 1].layer.name
+        await until(pilot, lambda: name in inspector.session.edits)
+
+    drive(inspector, steps)
+
+
+def test_two_edits_at_once_both_count() -> None:
+    inspector, _ = app()
+
+    async def steps(pilot: Pilot[Any]) -> None:
+        await computed(pilot)
+        names = [row.layer.name for row in inspector.session.rows if row.layer.kind == "linear"][:2]
+        for name in names:
+            inspector._edit(name, "activation", "gelu")
+        await until(pilot, lambda: set(inspector.session.edits) == set(names))
+        await computed(pilot)
+        layers = {row.layer.name: row.layer for row in inspector.session.rows}
+        assert [layers[name].activation.name for name in names] == ["gelu", "gelu"]
+
+    drive(inspector, steps)
+
+
+def test_ctrl_c_says_which_key_ends_the_app() -> None:
+    inspector, _ = app()
+
+    async def steps(pilot: Pilot[Any]) -> None:
+        await pilot.press("ctrl+c")
+        assert "q ends specinspect" in said(inspector)
+
+    drive(inspector, steps)

@@ -104,6 +104,20 @@ def test_quits_at_once_and_leaves_the_terminal_as_it_was() -> None:
     assert b"\x1b[?25h" in data  # with its cursor
 
 
+def test_q_may_be_pressed_before_anything_is_shown() -> None:
+    code, data = in_terminal([str(SAMPLES / "sick.pt"), "--no-cache"], b"q", b"\x1b[?1049h")
+    assert code == 0
+    assert b"Traceback" not in data
+    assert b"Error" not in data
+
+
+def test_a_dumb_terminal_is_one_line() -> None:
+    code, data = in_terminal([str(SAMPLES / "sick.pt")], b"", b"never", TERM="dumb")
+    assert code == 2
+    assert b"specinspect report" in data.replace(b"\r\n", b" ")
+    assert b"\x1b" not in data
+
+
 def test_a_mangled_file_is_one_line(tmp_path: Path) -> None:
     path = tmp_path / "bad.safetensors"
     path.write_bytes((SAMPLES / "resnet_tiny.safetensors").read_bytes()[:200])

@@ -232,6 +232,25 @@ def test_interpolated_is_said_and_exact_takes_its_place() -> None:
     assert "≈" not in text
 
 
+def test_no_scale_heals_a_layer_that_is_not_finite() -> None:
+    broken = next(r for r in canned.report().layers if r.maps["weight"].nonfinite)
+    shown = view(result=broken, layer=broken.layer, beta=0.25, live={}, skip_curve=None)
+    text = drive("skip", shown, size=WIDE).text
+    assert "NaN and infinite entries stay" in text
+    assert "curve" not in text
+    for name in ("skip", "spectrum"):
+        assert "still at" not in drive(name, shown, keys("m", "m"), size=WIDE).text
+
+
+def test_a_pane_says_nothing_before_it_is_given_anything() -> None:
+    async def steps(host: Host, pilot: Pilot[None]) -> None:
+        await host.mount(SpectrumPane())
+
+    text = drive("spectrum", view(), steps, size=WIDE).text
+    assert "encoder.layers.0.mlp.fc1" in text
+    assert "No layer is selected" not in text
+
+
 def test_what_is_not_yet_at_todays_scale_says_so() -> None:
     text = drive("skip", view(beta=0.25, live={}), size=WIDE).text
     assert "still at ρ 1, β 1" in text

@@ -233,3 +233,13 @@ def test_file_names_from_hostile_names(tmp_path: Path, monkeypatch: pytest.Monke
     assert re.fullmatch(r"[\w.-]+\.json", free_name("../a b\x1b/c", ".json"))
     Path("m.json").touch()
     assert free_name("m", ".json") == "m-2.json"
+
+
+def test_a_comment_behind_a_value_outlives_an_edit(tmp_path: Path) -> None:
+    path = tmp_path / "specinspect.toml"
+    path.write_text('[rules.fc]\n# why\nactivation = "gelu"   # as in the paper, eq. #3\n')
+    save({"fc": {"activation": "tanh", "skip": "none"}}, str(path))
+    text = path.read_text()
+    assert 'activation = "tanh"   # as in the paper, eq. #3\n' in text
+    assert "# why\n" in text
+    assert tomllib.loads(text) == {"rules": {"fc": {"activation": "tanh", "skip": "none"}}}

@@ -9,6 +9,7 @@ import pytest
 
 from specinspect.tui import runner
 from specinspect.tui.runner import Event, LayerDone, LayerFailed, Runner
+from specinspect.tui.work import Task
 from tests.report import canned
 from tests.tui.stub import Stub, inspection
 
@@ -54,3 +55,15 @@ def test_a_failure_in_setting_up_is_a_failed_layer_not_a_lost_thread(
     failed = [event for event in events.queue if isinstance(event, LayerFailed)]
     assert len(failed) == 1
     assert made.progress.done == 5
+
+
+def test_the_clock_stands_still_while_nothing_is_left_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, _ = start(3)
+    wait(made)
+    before = made.progress.seconds
+    now = time.monotonic
+    monkeypatch.setattr(time, "monotonic", lambda: now() + 1000)  # somebody reads for a while
+    assert made.progress.seconds == before
+    made.add([Task((), "again", 1.0, 1000, lambda: ())])
+    wait(made)
+    assert before <= made.progress.seconds < before + 100

@@ -128,6 +128,7 @@ class Pane(Widget):
     """Whether there is nothing to see without a result of the selected layer."""
 
     view = PaneView()
+    _given = False
 
     def compose(self) -> ComposeResult:
         """Lay out title, message and body."""
@@ -144,7 +145,7 @@ class Pane(Widget):
 
     def show(self, view: PaneView) -> None:
         """Show this from now on."""
-        self.view = view
+        self.view, self._given = view, True
         self._update()
 
     def on_mount(self) -> None:
@@ -179,7 +180,7 @@ class Pane(Widget):
         return layer_title(self, self.size.width)
 
     def _update(self) -> None:
-        if not self.is_mounted or not self.query(".title"):
+        if not self._given or not self.is_mounted or not self.query(".title"):
             return
         self.query_one(".title", Static).update(self.title())
         reason = missing(self.view) if self.ALONE else None

@@ -155,7 +155,7 @@ class SkipPane(Pane, can_focus=True):
         drawing = partial(mirror, lines=lines, plain=view.plain)
         self.query_one("#mirror", Picture).draw(drawing, dark=view.dark)
         curve = self.query_one("#curve", Picture)
-        curve.display = not block and pair.down is not None
+        curve.display = not block and pair.down is not None and not _nonfinite(pair)
         curve.styles.height = 1 if pair.curve is None else "2fr"
         betas = pair.curve.beta if pair.curve is not None else ()
         drawing = partial(kappa_curve, betas, self._curves(pair), cursor=view.beta, plain=view.plain)
@@ -188,6 +188,10 @@ class SkipPane(Pane, can_focus=True):
         if pair.label == "block":
             return self._block_readout(pair)
         text.append_text(self.text(f"ρ {view.rho:.4g}  β {view.beta:.4g}", "bold"))
+        if _nonfinite(pair):
+            return text.append_text(
+                self.text("   no κ: NaN and infinite entries stay, whatever the skip", "bad")
+            )
         before = words.live_kappa(pair.up, view.live.get(pair.chain))
         text.append_text(self.text(f"   κ {before} ", "chain"))
         if pair.down is None and pair.live is None:
@@ -232,6 +236,10 @@ class SkipPane(Pane, can_focus=True):
             text.append_text(self.text(f"   proven <= {number(proven)}", "bound"))
         at = f"   at ρ {self.view.run_rho:.4g}, β {self.view.run_beta:.4g}"
         return text.append_text(self.text(f"{at}   norm of J {number(result.norm)}", "label"))
+
+
+def _nonfinite(pair: Pair) -> bool:
+    return pair.up is not None and pair.up.condition_number_status == "nonfinite_weights"
 
 
 def _series(name: str, style: str, spectrum: Spectrum | None, live: Live | None = None) -> Series:

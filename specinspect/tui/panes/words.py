@@ -16,7 +16,7 @@ MAPS: Mapping[str, str] = {"weight": "W", "chain": "D·W", "skip": "ρI+βW", "s
 
 SOURCES: Mapping[str, str] = {
     "model": "seen in the model",
-    "config": "told by a rule, an option or config.json",
+    "config": "rule, option or config.json",
     "shape": "follows from its shape",
     "assumed": "assumed",
 }
@@ -47,6 +47,9 @@ def mark(view: PaneView, name: str) -> str:
     live = view.live.get(name)
     if live is not None:
         return "exact" if live.exact else "≈ interpolated"
+    spectrum, _ = spectrum_of(view, name)
+    if spectrum is not None and spectrum.condition_number_status == "nonfinite_weights":
+        return "exact"  # at any scale
     if name in {"skip", "skip_chain"} and (view.rho, view.beta) != (view.run_rho, view.run_beta):
         return f"still at ρ {view.run_rho:.4g}, β {view.run_beta:.4g}"
     return "exact"
@@ -68,7 +71,7 @@ def facts_of(spectrum: Spectrum) -> Iterator[tuple[str, str]]:
     yield "κ", kappa(spectrum)
     yield "", status(spectrum)
     if spectrum.nonfinite:
-        yield "", f"{integer(spectrum.nonfinite)} entries are NaN or infinite"
+        yield "", f"NaN or infinite entries: {integer(spectrum.nonfinite)}"
     if spectrum.condition_number_status == "nonfinite_weights":
         return
     yield "σmax", number(spectrum.sigma_max)
