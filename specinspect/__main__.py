@@ -1,5 +1,6 @@
 """`python -m specinspect` and the console script."""
 
+import contextlib
 import os
 import sys
 
@@ -10,11 +11,17 @@ def main() -> None:
     At once, without tearing the interpreter down: that would wait for worker threads and take torch apart, a
     tenth of a second for nothing.
     """
-    from specinspect.cli.app import run
+    try:
+        from specinspect.cli.app import run
 
-    code = run(sys.argv[1:])
+        code = run(sys.argv[1:])
+    except KeyboardInterrupt:  # while the command line itself was loading; `run` handles all others
+        if sys.stderr is not None:
+            sys.stderr.write("specinspect: interrupted\n")
+        code = 130
     if sys.stderr is not None:
-        sys.stderr.flush()
+        with contextlib.suppress(OSError):
+            sys.stderr.flush()
     os._exit(code)
 
 

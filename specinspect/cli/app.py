@@ -83,6 +83,9 @@ def run(arguments: Sequence[str]) -> int:
         # The reader went away (`| head`). Nothing more can be written, the flush at exit included.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         return 2
+    except SystemExit:
+        # So rich takes a reader that went away, with exit code 1.
+        return 2
     except OSError as error:  # readers turn theirs into SpecinspectError: this one is about writing
         return _fail(f"cannot write the output: {error.strerror or error}")
     except Exception as error:
@@ -105,6 +108,5 @@ def _fail(message: str) -> int:
 
 def _leave(code: int, message: str) -> int:
     """Exit at once: a worker may be inside a decomposition that takes seconds and cannot be stopped."""
-    sys.stderr.write(f"specinspect: {message}\n")
-    sys.stderr.flush()
+    say(message)
     os._exit(code)

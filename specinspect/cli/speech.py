@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 
 
@@ -9,4 +10,6 @@ def say(message: str) -> None:
     """Write one line to stderr, with control characters made visible."""
     from specinspect.report.text import visible
 
-    sys.stderr.write(f"specinspect: {visible(message)}\n")
+    with contextlib.suppress(OSError):  # a full disk or a reader that went away: the exit code still tells
+        sys.stderr.write(f"specinspect: {visible(message)}\n")
+        sys.stderr.flush()

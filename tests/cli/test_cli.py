@@ -116,6 +116,7 @@ def test_layers_and_exclude(checkpoint: str, capsys: pytest.CaptureFixture[str])
         (["report", "--grid", "three", "x"], "--grid"),
         (["report", "--grid", "0", "x"], "--grid"),
         (["report", "--grid", "99999999999999999999", "x"], "--grid"),
+        (["report", "--patterns", "99999999999999999999", "x"], "--patterns"),
         (["report", "--rho", "0", "--beta", "0", "x"], "both 0"),
         (["report", "--beta", "nan", "x"], "--beta"),
         (["report", "--target-kappa", "1", "x"], "--target-kappa"),
@@ -233,11 +234,12 @@ def test_closed_streams(checkpoint: str, closed: str, code: int) -> None:
     assert "internal error" not in process.stderr
 
 
-def test_the_reader_may_go_away(checkpoint: str) -> None:
+@pytest.mark.parametrize("form", ["json", "table"])
+def test_the_reader_may_go_away(form: str, checkpoint: str) -> None:
     read, write = os.pipe()
     os.close(read)
     process = subprocess.run(
-        [sys.executable, "-m", "specinspect", "report", "--json", checkpoint],
+        [sys.executable, "-m", "specinspect", "report", "--format", form, checkpoint],
         stdout=write,
         stderr=subprocess.PIPE,
         text=True,
@@ -246,6 +248,33 @@ def test_the_reader_may_go_away(checkpoint: str) -> None:
     )
     os.close(write)
     assert (process.returncode, process.stderr) == (2, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_an_error_that_cannot_be_told_is_still_2() -> None:
+    with Path("/dev/full").open("w") as full:
+        process = subprocess.run(
+            [sys.executable, "-m", "specinspect", "report", "nowhere.pt"],
+            stderr=full,
+            timeout=60,
+            check=False,
+        )
+    assert process.returncode == 2
+
+
+def test_interrupt_is_130_while_the_command_line_is_loading() -> None:
+    code = (
+        "import sys\n"
+        "class Finder:\n"
+        "    def find_spec(self, name, *rest):\n"
+        "        if name == 'typer': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Finder())\n"
+        "from specinspect.__main__ import main; main()"
+    )
+    process = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (process.returncode, process.stdout, process.stderr) == (130, "", "specinspect: interrupted\n")
 
 
 def test_interrupt_is_130_even_inside_a_decomposition(tmp_path: Path) -> None:
