@@ -689,6 +689,11 @@ def named_errors(names: str) -> Iterator[None]:
         raise
     except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
         raise LayerError(f"layer {names!r}: the eigenvalue solver did not converge ({error})") from error
+    except OverflowError as error:
+        raise LayerError(
+            f"layer {names!r}: expected singular values within float64, found some beyond 1.8e308",
+            "leave it out with --exclude, or choose a smaller --beta and --rho",
+        ) from error
     except (MemoryError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and "alloc" not in str(error).lower():
             raise

@@ -501,3 +501,18 @@ def test_a_skip_map_alone_samples_no_pattern(monkeypatch: pytest.MonkeyPatch) ->
     assert set(alone.maps) == {"weight", "skip"}
     assert alone.maps["skip"].condition_number == whole.maps["skip"].condition_number
     assert alone.tau == whole.tau
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"maps": ("weight",)}, {"maps": ("weight",), "quantities": "sigma_max"}]
+)
+def test_singular_values_that_float64_cannot_hold_are_no_numbers(options: dict[str, Any]) -> None:
+    state = {"w.weight": torch.full((3, 3), 1.7e308, dtype=torch.float64)}
+    with pytest.raises(LayerError, match=r"layer 'w': expected singular values within float64"):
+        specinspect.inspect(state, **options)
+
+
+def test_a_skip_map_that_float64_cannot_hold_is_no_number() -> None:
+    state = {"w.weight": torch.full((3, 3), 1e300, dtype=torch.float64)}
+    with pytest.raises(LayerError, match="smaller --beta"):
+        specinspect.inspect(state, beta=1e50)

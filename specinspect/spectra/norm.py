@@ -12,7 +12,7 @@ vector and whatever the gaps (Kuczyński and Woźniakowski 1992).
 from __future__ import annotations
 
 from collections.abc import Callable
-from math import prod, sqrt
+from math import isfinite, prod, sqrt
 
 import torch
 
@@ -115,6 +115,8 @@ def _partial(
 ) -> Spectrum:
     if found.largest == 0:
         sigma = frobenius = 0.0
+    if sigma is not None and not isfinite(sigma):
+        raise OverflowError("a singular value beyond float64")
     known = sigma is not None and frobenius is not None and sigma > 0
     return Spectrum(
         count=count,

@@ -75,7 +75,12 @@ def summarise(
         method: how they were computed.
         device: where.
         keep_values: put the values themselves into the result.
+
+    Raises:
+        OverflowError: a singular value is too large for float64, though every entry is not.
     """
+    if not np.isfinite(values).all():
+        raise OverflowError("singular values beyond float64")
     top, low = float(values[0]), float(values[-1])
     floor = max(storage_floor, computation_floor)
     rank = int(np.count_nonzero(values > floor))
