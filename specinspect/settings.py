@@ -15,6 +15,7 @@ MAPS = ("weight", "chain", "skip", "skip_chain")
 
 
 LARGEST_GRID = 4096
+MOST_PATTERNS = 1_000_000
 LARGEST_WEIGHT = 1e100
 """Of ρ and β: sums with larger ones leave float64."""
 _KINDS: Mapping[str, tuple[type, ...]] = {
@@ -131,8 +132,10 @@ class Settings:
     def _check_numbers(self) -> None:
         if not 1 <= self.grid <= LARGEST_GRID:
             raise SettingsError(f"--grid: expected a whole number from 1 to {LARGEST_GRID}, got {self.grid}")
-        if self.patterns < 1:
-            raise SettingsError(f"--patterns: expected a whole number of at least 1, got {self.patterns}")
+        if not 1 <= self.patterns <= MOST_PATTERNS:
+            raise SettingsError(
+                f"--patterns: expected a whole number from 1 to {MOST_PATTERNS}, got {self.patterns}"
+            )
         if not 0 <= self.seed < 2**63:
             raise SettingsError(f"--seed: expected a whole number from 0 to 2^63 - 1, got {self.seed}")
         for name, value in (("--beta", self.beta), ("--rho", self.rho)):

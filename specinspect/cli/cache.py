@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -28,7 +30,8 @@ def info(json_: Annotated[bool, typer.Option("--json", help="As a JSON object.")
     from specinspect.report.text import visible
 
     store = _store()
-    held = store.contents()
+    with _said(store):
+        held = store.contents()
     if json_:
         fields = {
             "directory": store.root,
@@ -48,7 +51,9 @@ def info(json_: Annotated[bool, typer.Option("--json", help="As a JSON object.")
 @cache.command()
 def clear() -> None:
     """Remove every result in the cache."""
-    removed = _store().clear()
+    store = _store()
+    with _said(store):
+        removed = store.clear()
     entries = "entry" if removed.entries == 1 else "entries"
     sys.stdout.write(f"removed {removed.entries:,} {entries}, {_size(removed.bytes)}\n")
 
@@ -61,6 +66,20 @@ def _store() -> Store:
     if place is None:
         raise SettingsError("no home directory: there is no place for a cache", f"set {DIRECTORY}")
     return Store(str(place), limit())
+
+
+@contextmanager
+def _said(store: Store) -> Iterator[None]:
+    """Say of a directory that cannot be used which one it is."""
+    from specinspect.cache.place import DIRECTORY
+
+    try:
+        yield
+    except OSError as error:
+        why = error.strerror or error
+        raise SettingsError(
+            f"cannot use the cache in {store.root!r}: {why}", f"{DIRECTORY} sets it"
+        ) from error
 
 
 def _size(count: int) -> str:

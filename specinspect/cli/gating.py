@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -107,6 +108,8 @@ def _plan(context: typer.Context) -> tuple[Plan, tuple[str, ...]]:
     chosen["quantities"] = "entries" if effort.quantities == "none" else effort.quantities
     settings = Settings(**chosen, rules=config.rules)
     targets = parse_targets(given["formats"] or (), given["output"])
+    if write_baseline is not None and os.path.realpath(write_baseline) in outputs_of(targets):
+        raise SettingsError("--write-baseline: a format would go to the same file", "name another file")
     files = (settings.inputs, config.path, None if thresholds.baseline is None else thresholds.baseline.path)
     return Plan(settings, policy, effort, targets, write_baseline, fail_fast, exit_zero, files), notices
 
@@ -165,10 +168,15 @@ def parse_targets(texts: Sequence[str], output: str | None) -> tuple[Target, ...
     if len(bare) > 1:
         names = " and ".join(targets[number].form for number in bare)
         raise SettingsError(f"--format: {names} would both go to stdout", "give one a file: NAME:FILE")
-    named = [target.output for target in targets if target.output is not None]
+    named = outputs_of(targets)
     if len(set(named)) < len(named):
         raise SettingsError("--format: two formats would go to the same file", "name another file")
     return tuple(targets)
+
+
+def outputs_of(targets: Sequence[Target]) -> list[str]:
+    """Return the files that are written, however they were spelled."""
+    return [os.path.realpath(target.output) for target in targets if target.output is not None]
 
 
 def _expand(arguments: Sequence[str]) -> tuple[str, ...]:

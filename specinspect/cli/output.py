@@ -57,7 +57,7 @@ def check_not_input(output: str | None, files: Sequence[str]) -> None:
         return
     for file in files:
         if Path(file).exists() and Path(output).samefile(file):
-            raise SettingsError(f"-o: {output!r} is read by this very run", "name another file")
+            raise SettingsError(f"{output!r} is read by this very run", "name another file")
 
 
 def write_report(report: Report, form: str, output: str | None, *, bounds: bool = False) -> None:
@@ -120,7 +120,7 @@ def _replace(output: str, text: str) -> None:
                 Path(name).unlink()
             raise
     except OSError as error:
-        raise SettingsError(f"-o: cannot write {output!r}: {error.strerror}") from error
+        raise SettingsError(f"cannot write {output!r}: {error.strerror or error}") from error
 
 
 def _mode(path: Path) -> int:

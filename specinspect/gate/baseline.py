@@ -64,16 +64,16 @@ def parse_baseline(data: object, path: str = "baseline") -> Baseline:
     if not isinstance(data, Mapping) or "schema_version" not in data or "layers" not in data:
         raise SettingsError(f"--baseline: {path!r} is no report of specinspect", _HINT)
     if data["schema_version"] != SCHEMA_VERSION:
-        found = str(data["schema_version"])[:20]
+        found = repr(data["schema_version"])[:20]
         raise SettingsError(
-            f"--baseline: {path!r} has schema_version {found!r}, expected {SCHEMA_VERSION!r}",
+            f"--baseline: {path!r} has schema_version {found}, expected {SCHEMA_VERSION!r}",
             "write it anew with this version",
         )
     try:
         layers = {layer["name"]: _layer(layer) for layer in data["layers"]}
         if not all(isinstance(name, str) for name in layers):
             raise TypeError("a name that is no text")
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise SettingsError(f"--baseline: {path!r} is no whole report of specinspect", _HINT) from error
     return Baseline(path, layers)
 
@@ -84,7 +84,7 @@ def _layer(layer: Mapping[str, Any]) -> BaselineLayer:
     return BaselineLayer(
         str(layer["kind"]),
         tuple(int(n) for n in layer["shape"]),
-        _number(weight["condition_number"]),
+        _number(weight["condition_number"], least=1.0),
         str(weight["condition_number_status"]),
         _number(weight["sigma_max"]),
         None if rank is None else int(rank),
@@ -92,9 +92,9 @@ def _layer(layer: Mapping[str, Any]) -> BaselineLayer:
     )
 
 
-def _number(value: object) -> float | None:
+def _number(value: object, least: float = 0.0) -> float | None:
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
-        raise TypeError(f"expected a number, found {value!r}")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value) or value < least:
+        raise TypeError(f"expected a number of at least {least:g}")
     return float(value)

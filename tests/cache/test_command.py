@@ -198,3 +198,16 @@ def test_hostile_names_of_the_directory(
     assert "\x1b" not in out
     assert out.count("\n") == 3
     assert os.path.isdir(tmp_path / "a\x1b[31m\nb")  # noqa: PTH112
+
+
+@pytest.mark.parametrize("name", ["info", "clear"])
+def test_a_file_in_the_place_of_the_cache(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("x")
+    monkeypatch.setenv("SPECINSPECT_CACHE_DIR", str(tmp_path / "file"))
+    assert run(["cache", name]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith(f"specinspect: cannot use the cache in {str(tmp_path / 'file')!r}")
+    assert err.count("\n") == 1

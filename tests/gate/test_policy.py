@@ -141,6 +141,7 @@ REPORT = canned.report().to_dict()
         ("{}", "is no report"),
         (json.dumps({"schema_version": "2.1.0", "layers": []}), "has schema_version '2.1.0', expected '1'"),
         (json.dumps({"schema_version": ["x" * 100], "layers": []}), "has schema_version"),
+        (json.dumps({"schema_version": 1, "layers": []}), "has schema_version 1, expected '1'"),
         (json.dumps({"schema_version": "1", "layers": [{}]}), "no whole report"),
         (json.dumps({"schema_version": "1", "layers": 3}), "no whole report"),
         (json.dumps({"schema_version": "1", "layers": [{"name": [], "maps": {}}]}), "no whole report"),
@@ -154,12 +155,28 @@ def test_what_is_no_baseline(text: str, message: str, tmp_path: Path) -> None:
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("value", [float("nan"), "4", True, []])
-def test_numbers_of_a_baseline_are_numbers(value: Any) -> None:
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 10**400, -1.0, "4", True, []])
+@pytest.mark.parametrize("name", ["sigma_max", "condition_number"])
+def test_numbers_of_a_baseline_are_numbers(name: str, value: Any) -> None:
     data = json.loads(json.dumps(REPORT))
-    data["layers"][0]["maps"]["weight"]["sigma_max"] = value
+    data["layers"][0]["maps"]["weight"][name] = value
     with pytest.raises(SettingsError, match="no whole report"):
         parse_baseline(data)
+
+
+def test_no_baseline_has_an_impossible_rank_shape_or_condition_number() -> None:
+    data = json.loads(json.dumps(REPORT))
+    weight = data["layers"][0]["maps"]["weight"]
+    for place, key, value in (
+        (weight, "numerical_rank", float("inf")),
+        (weight, "condition_number", 0.0),
+        (data["layers"][0], "shape", [float("inf"), 2]),
+    ):
+        good, place[key] = place[key], value
+        with pytest.raises(SettingsError, match="no whole report"):
+            parse_baseline(data)
+        place[key] = good
+    parse_baseline(data)
 
 
 def test_a_directory_and_bytes_are_no_baseline(tmp_path: Path) -> None:
