@@ -295,7 +295,7 @@ def test_out_of_device_memory_falls_back_to_the_cpu(monkeypatch: pytest.MonkeyPa
         return real(maps, plan, **kwargs)  # type: ignore[arg-type]
 
     monkeypatch.setattr(compute, "measure", measure)
-    monkeypatch.setattr("specinspect.engine.choose_plan", lambda device: Plan("cuda:0"))
+    monkeypatch.setattr("specinspect.engine.run.choose_plan", lambda device: Plan("cuda:0"))
     monkeypatch.setattr(Plan, "batch_bytes", lambda self: 1 << 20)
     report = specinspect.inspect({"a.weight": torch.eye(2)})
     assert report.layers[0].maps["weight"].device == "cpu"
@@ -303,7 +303,7 @@ def test_out_of_device_memory_falls_back_to_the_cpu(monkeypatch: pytest.MonkeyPa
 
 
 def test_too_little_memory_is_said_before_anything_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("specinspect.engine.available_memory", lambda: 1000)
+    monkeypatch.setattr("specinspect.engine.jobs.available_memory", lambda: 1000)
     with pytest.raises(ResourceError, match=r"layer 'a' \(64×64\) needs about"):
         specinspect.inspect({"a.weight": torch.eye(64)}, device="cpu")
 
@@ -496,7 +496,7 @@ def test_a_skip_map_alone_samples_no_pattern(monkeypatch: pytest.MonkeyPatch) ->
     def never(*_: object, **__: object) -> None:
         raise AssertionError("a pattern")
 
-    monkeypatch.setattr("specinspect.engine.activated", never)
+    monkeypatch.setattr("specinspect.engine.layers.activated", never)
     (alone,) = specinspect.inspect(state, maps=("weight", "skip"))
     assert set(alone.maps) == {"weight", "skip"}
     assert alone.maps["skip"].condition_number == whole.maps["skip"].condition_number

@@ -93,8 +93,8 @@ def test_every_command_computes_an_unchanged_checkpoint_once(
     def never(*_: object) -> None:
         raise AssertionError("computed again")
 
-    monkeypatch.setattr(engine, "_run_layers", never)
-    monkeypatch.setattr(engine, "_measure_block", never)
+    monkeypatch.setattr(engine.layers, "_run_layers", never)
+    monkeypatch.setattr(engine.blocks, "_measure_block", never)
     assert run([*command, *paths]) == code
     assert without_times(capsys.readouterr().out) == first
     assert run([*command, "--no-cache", *paths]) == 2

@@ -43,7 +43,7 @@ posix = pytest.mark.skipif(sys.platform == "win32", reason="permissions of POSIX
 def computed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the layers and blocks that are computed from here on."""
     names: list[str] = []
-    run_layers, measure_block = engine._run_layers, engine._measure_block
+    run_layers, measure_block = engine.layers._run_layers, engine.blocks._measure_block
 
     def layers(job: engine.Job) -> tuple[tuple[LayerResult, ...], bool]:
         names.extend(layer.name for layer in job.layers)
@@ -53,8 +53,8 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         names.append(job.block.name)
         return measure_block(job)
 
-    monkeypatch.setattr(engine, "_run_layers", layers)
-    monkeypatch.setattr(engine, "_measure_block", block)
+    monkeypatch.setattr(engine.layers, "_run_layers", layers)
+    monkeypatch.setattr(engine.blocks, "_measure_block", block)
     return names
 
 
@@ -255,8 +255,10 @@ def test_a_further_field_of_a_job_is_part_of_the_key(checkpoint: Path) -> None:
     _, jobs, _ = engine.layer_jobs(inspection, Plan("cpu"))
     known = {"layers", "tensors", "settings", "plan", "inputs", "cache"}
     expected = {f.name: getattr(jobs[0], f.name) for f in fields(engine.Job) if f.name not in known}
-    assert engine._layer_request(jobs[0], jobs[0].layers[0]).context[2] == expected
-    assert engine._further(jobs[0], {"layers"}).keys() == {f.name for f in fields(engine.Job)} - {"layers"}
+    assert engine.requests.request_of_layer(jobs[0], jobs[0].layers[0]).context[2] == expected
+    assert engine.requests._further(jobs[0], {"layers"}).keys() == {f.name for f in fields(engine.Job)} - {
+        "layers"
+    }
 
 
 def test_the_users_inputs_are_known_by_their_content(
@@ -358,17 +360,17 @@ def test_what_was_computed_from_changing_bytes_is_not_kept(
     checkpoint: Path, weights: dict[str, torch.Tensor], computed: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The file is written over between the hash and the computation: the result is not that of the hash."""
-    run_layers = engine._run_layers
+    run_layers = engine.layers._run_layers
 
     def meanwhile(job: engine.Job) -> tuple[tuple[LayerResult, ...], bool]:
         weights["a.weight"] += 1
         save_file(weights, checkpoint)
         return run_layers(job)
 
-    monkeypatch.setattr(engine, "_run_layers", meanwhile)
+    monkeypatch.setattr(engine.layers, "_run_layers", meanwhile)
     original = {name: tensor.clone() for name, tensor in weights.items()}
     inspect(checkpoint, blocks=False, layers=("a",))
-    monkeypatch.setattr(engine, "_run_layers", run_layers)
+    monkeypatch.setattr(engine.layers, "_run_layers", run_layers)
     save_file(original, checkpoint)
     expected = inspect(checkpoint, blocks=False, layers=("a",), cache=False)
     assert_same_numbers(inspect(checkpoint, blocks=False, layers=("a",)), expected)

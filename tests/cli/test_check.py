@@ -130,7 +130,7 @@ def test_a_crash_in_a_worker_is_never_0_or_1(
     def crash(*_: object, **__: object) -> None:
         raise SystemError("injected")
 
-    monkeypatch.setattr("specinspect.engine.build_weight_map", crash)
+    monkeypatch.setattr("specinspect.engine.layers.build_weight_map", crash)
     assert run(["check", healthy]) == 2
     assert capsys.readouterr().out == ""
 

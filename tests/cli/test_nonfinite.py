@@ -216,6 +216,6 @@ def test_entries_of_a_large_checkpoint_are_read_once(tmp_path: Path, monkeypatch
     assert run(["check", str(path), "--select", "SI3"]) == 0
     assert taken.count("4.weight") > 1  # read, and hashed for the cache
     taken.clear()
-    monkeypatch.setattr(engine, "LOADING", 1)
+    monkeypatch.setattr(engine.opening, "LOADING", 1)
     assert run(["check", str(path), "--select", "SI3"]) == 0
     assert sorted(taken) == ["0.weight", "4.weight"]

@@ -1,0 +1,45 @@
+"""The only orchestrator: from a source to one LayerResult at a time, and to a Report."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from specinspect.engine.blocks import run_block
+from specinspect.engine.jobs import BlockJob, Job, block_jobs, check_memory, layer_jobs, layers_job
+from specinspect.engine.layers import named_errors, run_job, study_layer
+from specinspect.engine.opening import LOADING, Inspection, _chosen, _worth_keeping, open_source, settings_of
+from specinspect.engine.requests import recalled_blocks, recalled_layers
+from specinspect.engine.run import Progress, bad_tensors, inspect, iter_layers, iter_results, report
+from specinspect.spectra.plan import choose_plan
+
+if TYPE_CHECKING:
+    from specinspect.engine.opening import Source
+
+__all__ = [
+    "LOADING",
+    "BlockJob",
+    "Inspection",
+    "Job",
+    "Progress",
+    "Source",
+    "_chosen",
+    "_worth_keeping",
+    "bad_tensors",
+    "block_jobs",
+    "check_memory",
+    "choose_plan",
+    "inspect",
+    "iter_layers",
+    "iter_results",
+    "layer_jobs",
+    "layers_job",
+    "named_errors",
+    "open_source",
+    "recalled_blocks",
+    "recalled_layers",
+    "report",
+    "run_block",
+    "run_job",
+    "settings_of",
+    "study_layer",
+]

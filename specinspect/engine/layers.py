@@ -1,0 +1,282 @@
+"""One job of layers, from its tensors to their results."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from specinspect.engine.jobs import BOUNDARIES, Job, layers_job
+from specinspect.engine.opening import Inspection
+from specinspect.engine.requests import request_of_layer
+from specinspect.engine.theory import advice_for, bounds_of, wants_bounds
+from specinspect.errors import LayerError, ResourceError, SpecinspectError
+from specinspect.layers.model import Layer
+from specinspect.maps import ConvolutionMap, LinearMap, build_weight_map, grid_sides
+from specinspect.maps.question import (
+    Activated,
+    Probes,
+    activated,
+    projection_map,
+)
+from specinspect.report.model import LayerResult
+from specinspect.settings import MAPS, Settings
+from specinspect.spectra.plan import Plan, choose_plan
+
+if TYPE_CHECKING:
+    from specinspect.spectra.activated import Answer, Question
+    from specinspect.spectra.compute import Measured
+    from specinspect.spectra.model import Spectrum
+    from specinspect.spectra.study import Study
+
+
+def run_job(job: Job) -> tuple[LayerResult, ...]:
+    """Compute the layers of one job, or take them from the cache.
+
+    On the CPU if the device turns out to be too small; such results are not kept.
+
+    Raises:
+        ResourceError: no memory for a layer.
+        LayerError: a layer's tensors do not fit together, or its solver failed.
+    """
+    cache = job.cache
+    if cache is None:
+        return _run_layers(job)[0]
+    requests = [request_of_layer(job, layer) for layer in job.layers]
+    results = [cache.recall(request) for request in requests]
+    missing = [i for i, result in enumerate(results) if result is None]
+    if missing:
+        names = [cache.name(requests[i]) for i in missing]
+        computed, lasting = _run_layers(replace(job, layers=tuple(job.layers[i] for i in missing)))
+        for i, name, result in zip(missing, names, computed, strict=True):
+            results[i] = result
+            if lasting:
+                cache.keep(requests[i], name, result)
+    return tuple(result for result in results if result is not None)
+
+
+def _run_layers(job: Job) -> tuple[tuple[LayerResult, ...], bool]:
+    """Compute the layers of one job. Returns the results, and whether they would be the same another time."""
+    import torch
+
+    with named_errors(", ".join(layer.name for layer in job.layers)):
+        try:
+            return _compute(job, job.plan), True
+        except torch.OutOfMemoryError:
+            notice = f"computed on the CPU: {job.plan.device} ran out of memory"
+            return _compute(job, Plan("cpu"), notice), False
+
+
+def study_layer(inspection: Inspection, layer: Layer, weight: Spectrum) -> Study | None:
+    """Return a layer whose skip maps can be had at any ρ and β; None where a skip makes no sense.
+
+    Args:
+        inspection: where the layer is from; what it says of patterns, seed, grid and device counts.
+        layer: with the facts that are to hold.
+        weight: the spectrum of W.
+
+    Raises:
+        SpecinspectError: its tensors do not fit together, or there is no memory for it.
+    """
+    import torch
+
+    from specinspect.maps import DenseMap
+    from specinspect.spectra.activated import kernel_matrix
+    from specinspect.spectra.study import Study
+
+    plan = choose_plan(inspection.settings.device)
+    job = layers_job(inspection, [layer], plan)
+    with named_errors(layer.name), torch.inference_mode():
+        linear = build_weight_map(layer, job.read, job.settings.grid)
+        kernel = kernel_matrix(linear)
+        if not isinstance(linear, DenseMap | ConvolutionMap) or kernel is None:
+            return None
+        if layer.skip.kind == "none" or weight.nonfinite:
+            return None
+        available = frozenset(job.tensors)
+        a = projection_map(layer, linear, job.read, available)
+        if _unfit(a, padded=False):
+            return None
+        d = activated(layer, kernel, job.read, available, _probes(job, layer, linear, plan))
+        return Study(linear, layer.skip.kind, weight, d.diagonals, plan, a)
+
+
+@contextmanager
+def named_errors(names: str) -> Iterator[None]:
+    """Turn the errors of solvers and allocators into ours, with the layer's name."""
+    import torch
+
+    try:
+        yield
+    except SpecinspectError:
+        raise
+    except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
+        raise LayerError(f"layer {names!r}: the eigenvalue solver did not converge ({error})") from error
+    except OverflowError as error:
+        raise LayerError(
+            f"layer {names!r}: expected singular values within float64, found some beyond 1.8e308",
+            "leave it out with --exclude, or choose a smaller --beta and --rho",
+        ) from error
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "alloc" not in str(error).lower():
+            raise
+        raise ResourceError(
+            f"no memory to compute layer {names!r}", "leave it out with --exclude, or use a larger machine"
+        ) from error
+
+
+def _compute(job: Job, plan: Plan, notice: str = "") -> tuple[LayerResult, ...]:
+    import torch
+
+    from specinspect.spectra.compute import measure
+    from specinspect.spectra.norm import measure_part
+
+    start, quantities = time.perf_counter(), job.settings.quantities
+    with torch.inference_mode():
+        maps = [build_weight_map(layer, job.read, job.settings.grid) for layer in job.layers]
+        if quantities == "spectrum" or job.settings.conv_operator == "padded":
+            # Bounds rest on all singular values; which go again in _result.
+            measured = measure(maps, plan, keep_values=job.settings.spectra or wants_bounds(job.settings))
+        else:
+            measured = [measure_part(linear, plan, norm=quantities == "sigma_max") for linear in maps]
+    shared = (time.perf_counter() - start) / len(job.layers)
+    return tuple(
+        _result(job, plan, layer, linear, found, shared, notice)
+        for layer, linear, found in zip(job.layers, maps, measured, strict=True)
+    )
+
+
+def _result(
+    job: Job, plan: Plan, layer: Layer, linear: LinearMap, weight: Measured, shared: float, notice: str
+) -> LayerResult:
+    """Add the maps with D and with a skip to a weight's spectrum, and say what was assumed."""
+    import torch
+
+    from specinspect.spectra.activated import Question, kernel_matrix, measure_maps
+    from specinspect.spectra.curve import BETAS, skip_curve
+    from specinspect.spectra.padded import padding_bounds
+
+    start = time.perf_counter()
+    settings = job.settings
+    maps, tau, curve, padding, quantities = {"weight": weight.spectrum}, None, None, None, None
+    assumptions = [*layer.assumptions, *_grid_assumptions(layer, settings.grid)]
+    notes = [*weight.notes, *((notice,) if notice else ())]
+    padded = layer.conv is not None and settings.conv_operator == "padded"
+    if padded or (set(settings.maps) != {"weight"} and layer.kind not in {"embedding", "lora"}):
+        with torch.inference_mode():
+            kernel = kernel_matrix(linear)
+            d = Activated(None)
+            with_d = not {"chain", "skip_chain"}.isdisjoint(settings.maps)
+            if with_d and kernel is not None and not weight.spectrum.nonfinite:
+                probes = _probes(job, layer, linear, plan)
+                d = activated(layer, kernel, job.read, frozenset(job.tensors), probes)
+            a = projection_map(layer, linear, job.read, frozenset(job.tensors))
+            unfit = _unfit(a, padded)
+            kind = "none" if unfit else layer.skip.kind
+            question = Question(settings.rho, settings.beta, kind, d.diagonals, a)
+            if isinstance(linear, ConvolutionMap) and settings.conv_operator == "padded":
+                answer = _padded(layer, linear, question, plan, settings)
+            else:
+                answer = measure_maps(
+                    linear,
+                    weight.spectrum,
+                    question,
+                    plan,
+                    keep_values=settings.spectra,
+                    quantities=wants_bounds(settings),
+                )
+            if settings.curve:
+                curve = skip_curve(linear, kind, settings.rho, BETAS, plan, a)
+            zeros_outside = layer.conv is not None and not layer.conv.transposed
+            useful = not padded or wants_bounds(settings)
+            if isinstance(linear, ConvolutionMap) and zeros_outside and useful and any(linear.padding):
+                periodic, rho, beta = weight.spectrum, settings.rho, settings.beta
+                padding = padding_bounds(linear, plan, circular=periodic, rho=rho, beta=beta)
+        unknown = {"chain", "skip_chain"} if d.bad else set()
+        maps |= {name: found for name, found in answer.maps.items() if name not in unknown}
+        tau, quantities = answer.tau, answer.quantities
+        assumptions += d.assumptions
+        notes += [f"no map with D: {d.bad}"] if d.bad else []
+        notes += [f"no skip map: {unfit}"] if unfit else []
+    if not settings.spectra:
+        maps["weight"] = replace(maps["weight"], singular_values=None)
+    shown = {name: maps[name] for name in MAPS if name in maps and name in {"weight", *settings.maps}}
+    return LayerResult(
+        layer,
+        shown,
+        shared + time.perf_counter() - start,
+        grid=grid_sides(layer, settings.grid),
+        tau=tau,
+        skip_curve=curve,
+        boundary=None if layer.conv is None else BOUNDARIES[settings.conv_operator],
+        padding_bounds=None if padded else padding,
+        assumptions=tuple(dict.fromkeys(assumptions)),
+        notes=tuple(notes),
+        bounds=bounds_of(layer, quantities, shown, padding, job),
+        advice=advice_for(layer, quantities, shown, settings),
+        zeros=weight.zeros,
+    )
+
+
+def _unfit(projection: LinearMap | None, padded: bool) -> str:
+    """Return why a projection cannot stand beside W, '' where it can."""
+    from specinspect.spectra.activated import kernel_matrix
+
+    entries = None if projection is None else kernel_matrix(projection)
+    if entries is None:
+        return ""
+    if not bool(entries.isfinite().all()):
+        return "NaN or infinite values in its shortcut"
+    return "a shortcut that is a layer is only measured on the periodic grid" if padded else ""
+
+
+def _padded(
+    layer: Layer, linear: ConvolutionMap, question: Question, plan: Plan, settings: Settings
+) -> Answer:
+    """Return all maps of a convolution with the zeros that pad it (MATH §I), the weight's included."""
+    from specinspect.spectra.activated import Answer
+    from specinspect.spectra.padded import measure_padded, padded_tau
+
+    transposed = layer.conv is not None and layer.conv.transposed
+    maps = measure_padded(
+        linear,
+        plan,
+        diagonals=question.diagonals,
+        shortcut=question.shortcut,
+        rho=question.rho,
+        beta=question.beta,
+        keep_values=settings.spectra,
+        transposed=transposed,
+    )
+    return Answer(maps, padded_tau(linear, plan, transposed=transposed))
+
+
+def _probes(job: Job, layer: Layer, linear: LinearMap, plan: Plan) -> Probes:
+    """Return at which inputs the layer's D is taken: the network's, the user's, or random ones."""
+    from specinspect.checkpoint.read import read_tensor
+    from specinspect.maps.operator import ConvolutionOperator
+
+    given = job.inputs.per_layer.get(layer.name)
+    pixels = None
+    if isinstance(linear, ConvolutionMap) and job.settings.conv_pattern == "pixel":
+        transposed = layer.conv is not None and layer.conv.transposed
+        pixels = ConvolutionOperator.of(linear, transposed=transposed, device=plan.device)
+    return Probes(
+        job.settings.patterns,
+        job.settings.seed,
+        inputs=None if given is None else read_tensor(given),
+        outputs=job.inputs.outputs.get(layer.name),
+        pixels=pixels,
+    )
+
+
+def _grid_assumptions(layer: Layer, side: int) -> tuple[str, ...]:
+    sides = grid_sides(layer, side)
+    if sides is None:
+        return ()
+    text = "×".join(map(str, sides))
+    if any(n != side for n in sides):
+        return (f"periodic grid {text} instead of side {side}, to hold the kernel and divide by the stride",)
+    return (f"periodic {text} grid: the input size is not stored in the checkpoint",)
