@@ -91,7 +91,8 @@ def run(arguments: Sequence[str]) -> int:
     except Exception as error:
         usage = getattr(error, "format_message", None)
         if usage is not None:
-            return _fail(f"{usage().rstrip('.')} (see specinspect --help)")
+            said = usage().rstrip(".").replace("Value error, ", "")  # pydantic's, of choices
+            return _fail(f"{said} (see specinspect --help)")
         if os.environ.get("SPECINSPECT_DEBUG"):
             raise
         return _fail(

@@ -69,16 +69,16 @@ def _everything(page: _Page) -> Iterator[str]:
     from specinspect.bounds.catalogue import CATALOGUE
     from specinspect.gate.catalogue import RULES
 
-    yield "Bounds: what theory guarantees of a layer (specinspect report --bounds)"
+    yield from page.wrapped("Bounds: what theory guarantees of a layer (specinspect report --bounds)")
     yield ""
     rows = [(result.id, result.strength, result.title) for result in CATALOGUE.values()]
     yield from _columns(rows, page)
     yield ""
-    yield "Rules: what specinspect check looks at"
+    yield from page.wrapped("Rules: what specinspect check looks at")
     yield ""
     yield from _columns([(rule.code, rule.name, rule.summary) for rule in RULES.values()], page)
     yield ""
-    yield "specinspect explain ID prints one in full."
+    yield from page.wrapped("specinspect explain ID prints one in full.")
 
 
 def _columns(rows: Sequence[tuple[str, str, str]], page: _Page) -> Iterator[str]:
