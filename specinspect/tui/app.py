@@ -27,7 +27,7 @@ from specinspect.tui.keys import KEYS
 from specinspect.tui.live import Learned, Lens
 from specinspect.tui.messages import ActivationChosen, FactEdited, LayerChosen, PatternChosen, ScaleChosen
 from specinspect.tui.plain import AsciiFilter
-from specinspect.tui.runner import BlockDone, Event, Progress, Runner, Said
+from specinspect.tui.runner import BlockDone, Event, Progress, Runner, Said, TensorsRead
 from specinspect.tui.session import ACTIVATIONS, SORTS, STEP, Session
 from specinspect.tui.table import LayerTable
 from specinspect.tui.work import EngineWork, Work, reason
@@ -233,6 +233,12 @@ class Inspector(App[None]):
             return
         index = self.session.take(event)
         self._dirty = True
+        if isinstance(event, TensorsRead) and event.bad:
+            names = ", ".join(tensor.name for tensor in event.bad[:3])
+            more = f" and {len(event.bad) - 3} more" if len(event.bad) > 3 else ""
+            sentence = f"not finite, or negative variances: {names}{more} (5: network)"
+            self.notify(visible(sentence), markup=False, severity="error", timeout=10)
+            self._update_pane()
         if isinstance(event, BlockDone):
             self._blocks_dirty = True
         elif index is not None and index == self.session.selected:

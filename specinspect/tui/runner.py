@@ -19,7 +19,7 @@ from specinspect.tui.work import Pass, Task, Work, reason
 if TYPE_CHECKING:
     from specinspect.comparison.model import LayerComparison
     from specinspect.engine import Inspection
-    from specinspect.report.model import BlockResult, LayerResult
+    from specinspect.report.model import BadTensor, BlockResult, LayerResult
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +56,13 @@ class PairDone:
 
 
 @dataclass(frozen=True, slots=True)
+class TensorsRead:
+    """What is wrong with the tensors in no layer."""
+
+    bad: tuple[BadTensor, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Said:
     """Something that the user should know, in one sentence."""
 
@@ -63,7 +70,7 @@ class Said:
     error: bool = False
 
 
-Event = LayerDone | LayerFailed | BlockDone | PairDone | Said
+Event = LayerDone | LayerFailed | BlockDone | PairDone | TensorsRead | Said
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +199,10 @@ class Runner:
             self._begun = time.monotonic()
         for number in range(plan.workers):
             threading.Thread(target=self._loop, name=f"specinspect-{number}", daemon=True).start()
+        try:
+            self._hand_over(TensorsRead(self._work.bad_tensors(self._inspection)))
+        except Exception as error:
+            self._hand_over(Said(reason(error), error=True))
 
     def _loop(self) -> None:
         while (task := self._take()) is not None:

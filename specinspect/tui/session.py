@@ -8,17 +8,18 @@ from math import isfinite
 from typing import TYPE_CHECKING
 
 from specinspect.layers.rules import Rule
+from specinspect.report.assemble import tensor_findings
 from specinspect.tui.edits import rule_of
 from specinspect.tui.filter import Predicate, parse
 from specinspect.tui.live import Learned, Rays, Setting, at_rho, live
 from specinspect.tui.rows import COLUMNS, Key, Row, findings_of, kappa_key, sorted_rows
-from specinspect.tui.runner import BlockDone, Event, LayerDone, LayerFailed, PairDone
+from specinspect.tui.runner import BlockDone, Event, LayerDone, LayerFailed, PairDone, TensorsRead
 from specinspect.tui.tree import Line, Tree, Worst
 from specinspect.tui.view import Guarantee, Live, PaneView
 
 if TYPE_CHECKING:
     from specinspect.engine import Inspection
-    from specinspect.report.model import BlockResult, Finding, LayerResult, Report
+    from specinspect.report.model import BadTensor, BlockResult, Finding, LayerResult, Report
     from specinspect.settings import Settings
     from specinspect.spectra.model import SkipCurve, Spectrum
     from specinspect.tui.work import Second
@@ -69,6 +70,7 @@ class Session:
         self.selected: int | None = 0 if layers else None
         self.pattern: int | None = None
         self.blocks: dict[str, BlockResult] = {}
+        self.bad_tensors: tuple[BadTensor, ...] = ()
         self.edits: dict[str, dict[str, str]] = {}
         """Layer → field → value, as they were edited here."""
         self.epoch = 0
@@ -85,6 +87,9 @@ class Session:
         """Take in an event of the pass; return the layer that it changed."""
         if isinstance(event, BlockDone):
             self.blocks[event.result.block.name] = event.result
+            return None
+        if isinstance(event, TensorsRead):
+            self.bad_tensors = event.bad
             return None
         if isinstance(event, LayerDone):
             row = self.rows[event.index]
@@ -132,8 +137,9 @@ class Session:
 
     @property
     def findings(self) -> tuple[Finding, ...]:
-        """What is wrong with the layers that are done, in checkpoint order."""
-        return tuple(finding for row in self.rows for finding in row.findings)
+        """What is wrong with the layers that are done, in checkpoint order, and with other tensors."""
+        of_tensors = (finding for tensor in self.bad_tensors for finding in tensor_findings(tensor))
+        return (*(finding for row in self.rows for finding in row.findings), *of_tensors)
 
     def report(self, *, device: str, notices: Sequence[str], seconds: float) -> Report:
         """Return what has been computed as a report; what is missing is said in its assumptions."""
@@ -148,6 +154,7 @@ class Session:
             kept,
             self.inspection.discovery.skipped,
             blocks=[self.blocks[b.name] for b in self.inspection.blocks if b.name in self.blocks],
+            bad_tensors=self.bad_tensors,
             notices=(*self.inspection.notices, *notices, *(said if missing else ())),
             seconds=seconds,
         )

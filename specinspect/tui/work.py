@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from specinspect.comparison.model import LayerComparison
     from specinspect.engine import Inspection, Job
     from specinspect.layers.model import Layer
-    from specinspect.report.model import BlockResult, LayerResult
+    from specinspect.report.model import BadTensor, BlockResult, LayerResult
     from specinspect.schedule import Cost
     from specinspect.settings import Settings
     from specinspect.spectra.model import SkipCurve, Spectrum
@@ -99,6 +99,9 @@ class Work(Protocol):
     def plan(self, inspection: Inspection, /, layers: Set[int], blocks: Set[str]) -> Pass:
         """Return all tasks of a run but for the layers and blocks that are known."""
 
+    def bad_tensors(self, inspection: Inspection, /) -> tuple[BadTensor, ...]:
+        """Return the tensors in no layer that have NaN or infinite entries."""
+
     def again(self, inspection: Inspection, index: int, /) -> tuple[Task, ...]:
         """Return the tasks that a changed layer makes necessary: itself, and the blocks it is in."""
 
@@ -153,6 +156,12 @@ class EngineWork:
             for job, c in zip(*block_jobs(replace(inspection, blocks=left), plan), strict=True)
         ]
         return Pass(tuple(tasks), tuple(of_blocks), plan.device, workers, plan.notices)
+
+    def bad_tensors(self, inspection: Inspection) -> tuple[BadTensor, ...]:
+        """Return the tensors in no layer that have NaN or infinite entries."""
+        from specinspect.engine import bad_tensors
+
+        return tuple(bad_tensors(inspection))
 
     def again(self, inspection: Inspection, index: int) -> tuple[Task, ...]:
         """Return the tasks that a changed layer makes necessary: itself, and the blocks it is in."""

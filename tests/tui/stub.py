@@ -17,7 +17,7 @@ from specinspect.inputs import NO_INPUTS
 from specinspect.layers import Discovery
 from specinspect.layers.model import Activation, Layer
 from specinspect.layers.rules import ruled_activation
-from specinspect.report.model import BlockResult, LayerResult
+from specinspect.report.model import BadTensor, BlockResult, LayerResult
 from specinspect.settings import Settings
 from specinspect.spectra.model import SkipCurve, Spectrum
 from specinspect.spectra.summary import summarise
@@ -49,6 +49,7 @@ class Stub:
     """Layers that are in the cache."""
     seconds: dict[str, dict[str, LayerComparison]] = field(default_factory=dict)
     """Path of a second checkpoint → layer → what comparing it gives."""
+    bad: tuple[BadTensor, ...] = ()
     studied: list[str] = field(default_factory=list)
     computed: list[str] = field(default_factory=list)
 
@@ -61,6 +62,9 @@ class Stub:
         wanted = [(i, layer) for i, layer in enumerate(given.discovery.layers) if i not in layers]
         tasks = tuple(self._task(i, layer) for i, layer in wanted)
         return Pass(tasks, (), "cpu", 1)
+
+    def bad_tensors(self, given: Inspection) -> tuple[BadTensor, ...]:
+        return self.bad
 
     def again(self, given: Inspection, index: int) -> tuple[Task, ...]:
         return (self._task(index, given.discovery.layers[index]),)

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from textual.pilot import Pilot
 
+from specinspect.report.model import BadTensor
 from tests.report.canned import ESCAPES, tall
 from tests.tui.drive import SMALL, WIDE, computed, drive, screen, table, until
 from tests.tui.stub import app, canned
@@ -131,3 +132,19 @@ def test_blocks_fold_and_open() -> None:
         await until(pilot, lambda: len(layers.lines) == 50)
 
     drive(inspector, steps)
+
+
+def test_tensors_in_no_layer_that_are_not_finite_are_findings_of_the_network() -> None:
+    bad = BadTensor("encoder.ln[/].bias\x1b", "bias of a layer", 64, 3, 0, 0)
+    inspector, _ = app(bad=(bad,))
+
+    async def steps(pilot: Pilot[Any]) -> None:
+        await computed(pilot)
+        await until(pilot, lambda: inspector.session.bad_tensors == (bad,))
+        await pilot.press("5")
+        await until(pilot, lambda: "as\\x1b: 3 NaN and" in screen(inspector))
+        assert "\x1b" not in screen(inspector)
+
+    drive(inspector, steps)
+    report = inspector.session.report(device="cpu", notices=(), seconds=1.0)
+    assert [f.layer for f in report.findings if f.message.startswith("3 NaN")] == [bad.name]
