@@ -97,7 +97,7 @@ def open_(
         _serve(port)
         return
 
-    from specinspect.tui.app import Inspector
+    from specinspect.tui.app import INTERRUPTED, Inspector
     from specinspect.tui.pauses import short_collections
 
     app = Inspector(
@@ -110,6 +110,8 @@ def open_(
     )
     with short_collections():
         app.run()
+    if app.return_code == INTERRUPTED:
+        raise KeyboardInterrupt
     if app.return_code:
         raise SpecinspectError("the app ended with an internal error", "please report it")
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -45,6 +47,8 @@ if TYPE_CHECKING:
 
 NARROW = 110
 """Columns below which the layers are one of the panes."""
+INTERRUPTED = 130
+"""Exit code after SIGINT or SIGTERM from outside; ctrl+c is a key."""
 TICK = 0.1
 """Seconds between two looks at the progress."""
 FOLLOW = 0.02
@@ -156,6 +160,7 @@ class Inspector(App[None]):
 
     def on_mount(self) -> None:
         """Show what the headers say, then begin to compute."""
+        self._end_on_signals()
         self._handler = LogToScreen(lambda text: self._tell(self.Arrived(Said(text))))
         logging.getLogger("specinspect").addHandler(self._handler)
         self._table.running = frozenset()
@@ -166,6 +171,13 @@ class Inspector(App[None]):
         for sentence in self._notices:
             self.notify(visible(sentence), markup=False, timeout=8)
         self.call_after_refresh(self._begin)
+
+    def _end_on_signals(self) -> None:
+        """Let `kill` end the app as q does: the terminal comes back as it was."""
+        with contextlib.suppress(NotImplementedError, RuntimeError, ValueError):  # Windows, and other threads
+            loop = asyncio.get_running_loop()
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.add_signal_handler(number, lambda: self.exit(return_code=INTERRUPTED))
 
     def on_unmount(self) -> None:
         """Let the log go where it went before."""

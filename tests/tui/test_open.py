@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pty
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -72,7 +73,9 @@ def test_web_without_the_extra_says_how_to_get_it() -> None:
         assert done.stderr.count("\n") == 1
 
 
-def in_terminal(arguments: list[str], keys: bytes, wait_for: bytes, **env: str) -> tuple[int, bytes]:
+def in_terminal(
+    arguments: list[str], keys: bytes | signal.Signals, wait_for: bytes, **env: str
+) -> tuple[int, bytes]:
     """Run `specinspect open` in a pseudo-terminal, press keys once something is shown; (code, output)."""
     pid, terminal = pty.fork()
     if pid == 0:
@@ -89,7 +92,10 @@ def in_terminal(arguments: list[str], keys: bytes, wait_for: bytes, **env: str) 
                 break
             data += more
         if not pressed and wait_for in data:
-            os.write(terminal, keys)
+            if isinstance(keys, signal.Signals):
+                os.kill(pid, keys)
+            else:
+                os.write(terminal, keys)
             pressed = True
     _, status = os.waitpid(pid, 0)
     os.close(terminal)
@@ -102,6 +108,14 @@ def test_quits_at_once_and_leaves_the_terminal_as_it_was() -> None:
     assert b"\x1b[?1049h" in data  # the other screen
     assert data.rindex(b"\x1b[?1049l") > data.rindex(b"\x1b[?1049h")  # and back
     assert b"\x1b[?25h" in data  # with its cursor
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_from_outside_leaves_the_terminal_as_it_was(number: signal.Signals) -> None:
+    code, data = in_terminal([str(SAMPLES / "sick.pt"), "--no-cache"], number, b"rank_deficient")
+    assert code == 130
+    assert data.rindex(b"\x1b[?1049l") > data.rindex(b"\x1b[?1049h")
+    assert b"Traceback" not in data
 
 
 def test_q_may_be_pressed_before_anything_is_shown() -> None:
