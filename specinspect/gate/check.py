@@ -14,6 +14,7 @@ from specinspect.gate.verdict import Case
 from specinspect.layers.names import matches
 from specinspect.report.assemble import negative_text, nonfinite_text
 from specinspect.report.model import Finding
+from specinspect.report.structure import full_rank
 from specinspect.report.text import number, shape
 
 if TYPE_CHECKING:
@@ -211,15 +212,20 @@ def _rank_deficient(q: _Question) -> _Answer:
         return Skip("every entry is zero: see SI302")
     zeros = q.result.zeros
     explained = spectrum.histogram.zeros if zeros is not None and any(zeros) and spectrum.histogram else 0
-    missing = spectrum.count - spectrum.numerical_rank - explained
-    structural = spectrum.condition_number_status == "infinite" and not (zeros and any(zeros))
+    full = full_rank(q.result.layer, spectrum.count)
+    missing = full - spectrum.numerical_rank - explained
+    structural = (
+        full == spectrum.count
+        and spectrum.condition_number_status == "infinite"
+        and not (zeros and any(zeros))
+    )
     # A healthy square matrix has a few singular values below the rounding error of a 16-bit dtype.
-    if missing > (0 if structural else max(2, spectrum.count // 50)):
+    if missing > (0 if structural else max(2, full // 50)):
         rank = float(spectrum.numerical_rank)
         why = "; ".join(q.result.notes) if structural else ""
         why = why or f"the rest is within the rounding error of {q.result.layer.dtype}"
-        text = f"numerical rank {spectrum.numerical_rank:,} of {spectrum.count:,}: {why}"
-        return Problem(text, rank, float(spectrum.count))
+        text = f"numerical rank {spectrum.numerical_rank:,} of {full:,}: {why}"
+        return Problem(text, rank, float(full))
     return None
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from specinspect.gate.baseline import BaselineLayer
 from specinspect.gate.problem import NOT_COMPUTED, Problem, Skip, exceeds, limit_text
+from specinspect.report.structure import full_rank
 from specinspect.report.text import at_least, kappa_bound, number
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ def _worst(spectrum: Spectrum) -> tuple[float | None, str, str]:
 def _without_structural_zeros(result: LayerResult, name: str, spectrum: Spectrum) -> tuple[float, str] | None:
     """Return κ of what is left beside structural zeros, where they are what makes a map singular.
 
-    They are rows that D zeroes, and the rank that an adapter does not have.
+    They are rows that D zeroes, and the rank that an adapter or a stride beyond the kernel does not have.
     """
     pseudo = spectrum.pseudo_condition_number
     if spectrum.condition_number_status != "infinite" or pseudo is None:
@@ -63,9 +64,12 @@ def _without_structural_zeros(result: LayerResult, name: str, spectrum: Spectrum
     if result.layer.kind == "lora":
         return pseudo, " of its rank"
     weight = result.maps.get("weight")
+    skips = weight is not None and full_rank(result.layer, weight.count) < weight.count
+    if skips and name == "weight":
+        return pseudo, " of the rank that its stride leaves"
     if name != "chain" or spectrum.patterns is None or weight is None:
         return None
-    if weight.condition_number_status == "infinite":
+    if weight.condition_number_status == "infinite" and not skips:
         return None
     found = spectrum.patterns.scalars.get("pseudo_condition_number")
     if found is None or found.max is None:

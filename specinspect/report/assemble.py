@@ -21,6 +21,7 @@ from specinspect.report.model import (
     Summary,
     WorstConditionNumber,
 )
+from specinspect.report.structure import full_rank
 
 if TYPE_CHECKING:
     from specinspect.bounds.model import BoundCheck
@@ -172,9 +173,11 @@ def layer_findings(result: LayerResult) -> Iterator[Finding]:
     rank = spectrum.numerical_rank
     if rank is None or result.layer.kind == "lora":  # low rank is what an adapter is for
         return
-    structural = spectrum.condition_number_status == "infinite"
+    full = full_rank(result.layer, spectrum.count)
+    dead = any(result.zeros or ())
+    structural = spectrum.condition_number_status == "infinite" and (full == spectrum.count or dead)
     # A healthy square matrix has a few singular values below the rounding error of a 16-bit dtype.
-    if structural or spectrum.count - rank > max(2, spectrum.count // 50):
+    if (structural and rank < full) or full - rank > max(2, full // 50):
         why = f": {notes}" if structural and notes else ""
         if not structural:
             why = f": the rest is within the rounding error of {result.layer.dtype}"
@@ -182,9 +185,9 @@ def layer_findings(result: LayerResult) -> Iterator[Finding]:
             "rank_deficient",
             "warning",
             name,
-            f"numerical rank {rank:,} of {spectrum.count:,}{why}",
+            f"numerical rank {rank:,} of {full:,}{why}",
             float(rank),
-            float(spectrum.count),
+            float(full),
         )
 
 
