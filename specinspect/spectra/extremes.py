@@ -128,7 +128,13 @@ def nothing_below(matrix: torch.Tensor, low: float, high: float) -> bool:
     """
     if sqrt(matrix.shape[1]) * EPS * high**2 > 2 * SIX_DIGITS * low**2:
         return True
-    gram = matrix.mH @ matrix
+    n = matrix.shape[1]
+    gram = matrix.new_zeros(n, n)
+    step = -(-n // 8)
+    for start in range(0, n, step):  # strip by strip: Cholesky reads the lower triangle alone
+        torch.mm(
+            matrix[:, start:].mH, matrix[:, start : start + step], out=gram[start:, start : start + step]
+        )
     gram.diagonal().sub_(low**2 * (1 - 4 * SIX_DIGITS))
     return not int(torch.linalg.cholesky_ex(gram).info)
 
