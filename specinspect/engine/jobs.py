@@ -15,9 +15,7 @@ from specinspect.errors import ResourceError
 from specinspect.inputs import NO_INPUTS, Inputs
 from specinspect.layers.blocks import Block, block_tensors
 from specinspect.layers.model import Layer, Stored
-from specinspect.maps.question import (
-    side_tensors,
-)
+from specinspect.maps.question import side_tensors
 from specinspect.schedule import Cost, cost
 from specinspect.settings import Settings
 from specinspect.spectra.plan import Plan, available_memory

@@ -12,9 +12,7 @@ from specinspect.cache.results import Request
 from specinspect.engine.jobs import BlockJob, Job, jobs_of_blocks, layers_job
 from specinspect.engine.opening import Inspection
 from specinspect.layers.model import Layer
-from specinspect.maps.question import (
-    side_tensors,
-)
+from specinspect.maps.question import side_tensors
 from specinspect.report.model import BlockResult, LayerResult
 from specinspect.spectra.plan import Plan, default_jobs
 

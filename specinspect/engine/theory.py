@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING
 
 from specinspect.engine.jobs import BOUNDARIES, Job
 from specinspect.layers.model import Layer
-from specinspect.maps.question import (
-    checked_inputs,
-)
+from specinspect.maps.question import checked_inputs
 from specinspect.settings import Settings
 
 if TYPE_CHECKING:
@@ -41,10 +39,8 @@ def bounds_of(
     inputs = None
     if given is not None and layer.conv is None:
         inputs = checked_inputs(layer, read_tensor(given)).numpy()
-    if quantities is not None:
-        quantities = replace(quantities, kind=layer.kind, activation=layer.activation.name)
     checks = check_layer(
-        quantities,
+        quantities and _named(quantities, layer),
         padding,
         maps,
         boundary=BOUNDARIES[settings.conv_operator],
@@ -63,5 +59,9 @@ def advice_for(
 
     if quantities is None or "skip" not in maps:
         return ()
-    quantities = replace(quantities, kind=layer.kind, activation=layer.activation.name)
-    return advise(quantities, settings.target_kappa, delta=settings.delta)
+    return advise(_named(quantities, layer), settings.target_kappa, delta=settings.delta)
+
+
+def _named(quantities: LayerQuantities, layer: Layer) -> LayerQuantities:
+    """Return the quantities with what only the layer knows."""
+    return replace(quantities, kind=layer.kind, activation=layer.activation.name)
