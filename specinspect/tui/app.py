@@ -24,6 +24,7 @@ from specinspect.errors import SettingsError, SpecinspectError
 from specinspect.report.text import ascii_only, layer_name, visible
 from specinspect.tui import edits, export
 from specinspect.tui.bars import Ask, Header, OneLine, TabBar, subject
+from specinspect.tui.editing import Editing
 from specinspect.tui.help import HelpScreen
 from specinspect.tui.keys import KEYS
 from specinspect.tui.live import Learned, Lens
@@ -119,6 +120,7 @@ class Inspector(App[None]):
         self._config, self._against = config, against
         self._runner = Runner(self._work, inspection, lambda event: self._tell(self.Arrived(event)))
         self._lens = Lens(self._work, lambda learned: self._tell(self.Seen(learned)))
+        self._editing = Editing(self.session, self._work, self._errand, self._edited, self._complain)
         self._notices = (*notices, *inspection.notices)
         self._said: list[str] = []
         self._progress = Progress(layers=len(self.session.rows))
@@ -549,16 +551,18 @@ class Inspector(App[None]):
         row = self._selected_row()
         if row is None:
             return
-        now = self.session.edits.get(row.layer.name, {}).get("activation", "auto")
+        now = self.session.activation_of(row.layer.name)
         place = ACTIVATIONS.index(now) if now in ACTIVATIONS else 0
-        self._edit(row.layer.name, "activation", ACTIVATIONS[(place + 1) % len(ACTIVATIONS)])
+        self._editing.edit(row.layer.name, "activation", ACTIVATIONS[(place + 1) % len(ACTIVATIONS)])
+        self._update_pane()
 
     def on_activation_chosen(self, message: ActivationChosen) -> None:
         """Take an activation from a pane."""
         message.stop()
         row = self._selected_row()
         if row is not None:
-            self._edit(row.layer.name, "activation", message.name)
+            self._editing.edit(row.layer.name, "activation", message.name)
+            self._update_pane()
 
     def action_pattern(self, step: int) -> None:
         """Show the next sampled pattern; after the last one the median over all."""
@@ -596,32 +600,14 @@ class Inspector(App[None]):
     def on_fact_edited(self, message: FactEdited) -> None:
         """Compute a layer anew with an edited fact."""
         message.stop()
-        self._edit(message.layer, message.field, message.value)
+        self._editing.edit(message.layer, message.field, message.value)
 
-    def _edit(self, name: str, field: str, value: str) -> None:
-        session = self.session
-        try:
-            settings = session.edited(name, field, value)
-        except SpecinspectError as error:
-            self._complain(str(error))
-            return
-        inspection = session.inspection
-
-        def work() -> Callable[[], None]:
-            told = self._work.told(inspection, settings)
-            return lambda: accept(told)
-
-        def accept(told: Inspection) -> None:
-            if session.inspection is not inspection:  # another edit was quicker: on top of that one
-                self._edit(name, field, value)
-                return
-            changed = session.accept(told, name, field, value)
-            self._dirty = True
-            self._update_pane()
-            if changed:
-                self._errand(lambda: self._again(told, changed))
-
-        self._errand(work)
+    def _edited(self, told: Inspection, changed: list[int]) -> None:
+        """Compute anew what an edit has changed."""
+        self._dirty = True
+        self._update_pane()
+        if changed:
+            self._errand(lambda: self._again(told, changed))
 
     def _again(self, inspection: Inspection, changed: list[int]) -> Callable[[], None]:
         tasks = [task for index in changed for task in self._work.again(inspection, index)]

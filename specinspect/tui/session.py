@@ -73,6 +73,8 @@ class Session:
         self.bad_tensors: tuple[BadTensor, ...] = ()
         self.edits: dict[str, dict[str, str]] = {}
         """Layer → field → value, as they were edited here."""
+        self.pending: dict[tuple[str, str], str] = {}
+        """(layer, field) → value, of edits on their way."""
         self.epoch = 0
         self.looked = Looked()
         self.problem = ""
@@ -362,7 +364,7 @@ class Session:
             skip_curve=curve,
             chain_curve=at_rho(rays.curve(), self.rho) if rays is not None else None,
             block=self._block(row.layer.name),
-            activation=self.edits.get(row.layer.name, {}).get("activation", "auto"),
+            activation=self.activation_of(row.layer.name),
             activations=ACTIVATIONS,
             pattern=self.pattern,
             patterns=looked.patterns or _patterns(row.result),
@@ -378,6 +380,11 @@ class Session:
         return None
 
     # Edits.
+
+    def activation_of(self, name: str) -> str:
+        """Return what was chosen for D of a layer, also where it is still on its way."""
+        kept = self.edits.get(name, {}).get("activation", "auto")
+        return self.pending.get((name, "activation"), kept)
 
     def edited(self, name: str, field_: str, value: str) -> Settings:
         """Return the settings under which a layer's fact is as edited; 'auto' takes an edit back.

@@ -285,7 +285,7 @@ class LayerTable(ScrollView, can_focus=True):
         style = base
         if row.result is None and row.state != "failed":
             style = base + self.get_component_rich_style("layers--pending", partial=True)
-        label = visible(line.label) if self.nested else layer_name(row.layer.name)
+        label = layer_name(line.label if self.nested else row.layer.name)
         indent = " " * (INDENT * line.depth + 2) if self.nested else ""
         segments = [Segment(_fit(indent + middle(label, names - len(indent)), names, left=True), style)]
         for column in columns:

@@ -59,7 +59,7 @@ class Tree:
         """Of each layer."""
         self.labels: list[str] = []
         groups: dict[str, Group] = {}
-        paths = [tuple(name.split(".", DEEPEST)) for name in names]
+        paths = [_parts(name) for name in names]
         inner = _branching(paths)
         for index, path in enumerate(paths):
             parent, start = self.root, 0
@@ -121,6 +121,21 @@ class Tree:
                 lines.append(Line(child.depth, child.label, group=child))
                 if child.path not in closed:
                     self._add(child, closed, keep, lines)
+
+
+def _parts(name: str) -> tuple[str, ...]:
+    """Split a name at its dots, so that every part has letters: '.a..b.' is '.a', '.b.'."""
+    parts: list[str] = []
+    ahead = ""
+    for part in name.split(".", DEEPEST):
+        if part:
+            parts.append(ahead + part)
+            ahead = ""
+        else:
+            ahead += "."
+    if not parts:
+        return (name,)
+    return (*parts[:-1], parts[-1] + ahead)
 
 
 def _branching(paths: Sequence[tuple[str, ...]]) -> set[tuple[str, ...]]:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import threading
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -435,11 +436,61 @@ def test_two_edits_at_once_both_count() -> None:
         await computed(pilot)
         names = [row.layer.name for row in inspector.session.rows if row.layer.kind == "linear"][:2]
         for name in names:
-            inspector._edit(name, "activation", "gelu")
+            inspector.post_message(FactEdited(name, "activation", "gelu"))
         await until(pilot, lambda: set(inspector.session.edits) == set(names))
         await computed(pilot)
         layers = {row.layer.name: row.layer for row in inspector.session.rows}
         assert [layers[name].activation.name for name in names] == ["gelu", "gelu"]
+
+    drive(inspector, steps)
+
+
+def test_presses_of_a_add_up_however_quick() -> None:
+    inspector, work = app()
+    told, gate = work.told, threading.Event()
+
+    def slowly(*arguments: Any) -> Any:
+        assert gate.wait(10)
+        return told(*arguments)
+
+    work.told = slowly  # type: ignore[method-assign, assignment]
+
+    async def steps(pilot: Pilot[Any]) -> None:
+        await computed(pilot)
+        go_to(inspector, MARKUP)
+        await pilot.press("2", "a", "a", "a", "a")  # auto → identity → relu → leaky_relu → gelu
+        assert inspector._view().activation == "gelu"  # at once, before the engine has answered
+        gate.set()
+        await until(pilot, lambda: not inspector.session.pending)
+        await computed(pilot)
+        row = inspector.session.rows[inspector.session.names[MARKUP]]
+        assert row.layer.activation.name == "gelu"
+        assert inspector.session.edits == {MARKUP: {"activation": "gelu"}}
+        await pilot.press("a")
+        await until(pilot, lambda: inspector.session.edits == {MARKUP: {"activation": "silu"}})
+
+    drive(inspector, steps)
+
+
+def test_an_edit_that_fails_holds_up_no_other() -> None:
+    inspector, work = app()
+    told = work.told
+
+    def refusing(given: Any, settings: Any) -> Any:
+        if any(rule.activation == "tanh" for rule in settings.rules):
+            raise RuntimeError("no [room] for it")
+        return told(given, settings)
+
+    work.told = refusing  # type: ignore[method-assign]
+
+    async def steps(pilot: Pilot[Any]) -> None:
+        await computed(pilot)
+        names = [row.layer.name for row in inspector.session.rows if row.layer.kind == "linear"][:2]
+        inspector.post_message(FactEdited(names[0], "activation", "tanh"))
+        inspector.post_message(FactEdited(names[1], "activation", "gelu"))
+        await until(pilot, lambda: set(inspector.session.edits) == {names[1]})
+        assert "no [room] for it" in said(inspector)
+        assert not inspector.session.pending
 
     drive(inspector, steps)
 

@@ -141,6 +141,31 @@ def test_tree_of_modules() -> None:
     assert tree.groups["enc"].layers == 4
 
 
+def test_stray_dots_make_no_empty_label() -> None:
+    names = [".a", ".b", "..c.x", "..c.y", "m..p", "m..q", "m.", "...", "", "."]
+    tree = Tree(names)
+    lines = tree.lines(())
+    assert all(line.label for line in lines if line.index != names.index(""))
+    assert [(line.depth, line.label) for line in lines] == [
+        (0, ".a"),
+        (0, ".b"),
+        (0, "..c"),
+        (1, "x"),
+        (1, "y"),
+        (0, "m"),
+        (1, ".p"),
+        (1, ".q"),
+        (0, "m."),
+        (0, "..."),
+        (0, ""),
+        (0, "."),
+    ]
+    for line in lines:  # whatever the labels, each layer stands below its own modules
+        if line.index is not None:
+            above = [group.label for group in tree.above(line.index)]
+            assert ".".join([*reversed(above), line.label]) == names[line.index]
+
+
 def test_ascii_keeps_every_character_in_its_cell() -> None:
     assert one_for_one("κ(ρI+βW) ≈ 3×4 ▃▅█│─┐ ✗…") == "k(rI+bW) ~ 3x4 -+@|-+ X."
     assert one_for_one("漢a") == "??a"
