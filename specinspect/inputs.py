@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from specinspect.bounds.data import LayerInputs
 from specinspect.checkpoint import Checkpoint, TensorInfo, open_checkpoint
 from specinspect.checkpoint.model import InMemory
 from specinspect.errors import SettingsError
-from specinspect.layers.model import Layer
+from specinspect.layers.model import Layer, Stored
+from specinspect.layers.names import split_name
 from specinspect.settings import Settings
 
 if TYPE_CHECKING:
@@ -28,6 +31,9 @@ class Inputs:
     """Layer → (n, out) samples of what it put out when the network was run."""
     entering: Mapping[str, TensorInfo] = field(default_factory=dict)
     """First layer of a block → samples of what it took in, from the file or from the network."""
+    flowing: Mapping[str, LayerInputs] | None = None
+    """Dense layer → all that came into it when the network was run, as far as bounds rest on it; None where
+    no batch flowed through the network."""
     notices: tuple[str, ...] = ()
 
 
@@ -88,6 +94,9 @@ def _through_the_model(
         raise SettingsError("--inputs: expected real numbers, found complex ones")
     if batch.is_floating_point() and not bool(torch.isfinite(batch).all()):
         raise SettingsError("--inputs: NaN or infinite values in the inputs")
+    dense = [layer for layer in layers if layer.conv is None and settings.wants_bounds]
+    modules = {layer.name: _module_of(layer) for layer in dense}
+    found: dict[str, LayerInputs] = {}
     outputs, entering = layer_outputs(
         settings.model or "",
         settings.model_args,
@@ -97,6 +106,7 @@ def _through_the_model(
         settings.patterns,
         settings.seed,
         first,
+        {name: partial(_reduce, found, name) for name in modules.values()},
     )
     missing = [layer.name for layer in layers if layer.name not in outputs]
     notices = (
@@ -105,7 +115,25 @@ def _through_the_model(
         else ()
     )
     held = {name: TensorInfo(name, "f64", tuple(x.shape), InMemory(x)) for name, x in entering.items()}
-    return Inputs(outputs=outputs, entering=held, notices=notices)
+    flowing = {layer: found[module] for layer, module in modules.items() if module in found}
+    return Inputs(outputs=outputs, entering=held, flowing=flowing, notices=notices)
+
+
+def _module_of(layer: Layer) -> str:
+    """Return the path of the module that a layer's inputs come into: of a part of one, the whole."""
+    module, leaf = split_name(layer.parameters[0])
+    return module if isinstance(layer.weight, Stored) and leaf == "weight" else layer.name
+
+
+def _reduce(found: dict[str, LayerInputs], name: str, x: torch.Tensor) -> None:
+    """Leave a few numbers of all that comes into a module in `found`."""
+    if name in found:
+        why = "the network calls it more than once: the Jacobian in its weights is a sum over the calls"
+        found[name] = LayerInputs.unknown(why)
+    elif not x.is_floating_point() or not x.numel():
+        found[name] = LayerInputs.unknown("it takes in no real numbers")
+    else:
+        found[name] = LayerInputs.of(x)
 
 
 def _is_npy(path: str) -> bool:

@@ -113,6 +113,11 @@ class Settings:
     """Read and write the result cache. On for the command line; off from Python, where nothing is written to
     disk unasked, and where weights are often new every time (a training loop)."""
 
+    @property
+    def wants_bounds(self) -> bool:
+        """Whether bounds are computed: never for weights alone, which they would slow down."""
+        return self.bounds and set(self.maps) != {"weight"} and self.quantities == "spectrum"
+
     def __post_init__(self) -> None:
         """Refuse values that make no sense.
 

@@ -163,3 +163,127 @@ def test_arrays_of_layers_that_are_none(net: Net, tmp_path: Path, array: torch.T
     torch.save({"fc1": array}, tmp_path / "x.pt")
     with pytest.raises(SettingsError, match="--inputs"):
         specinspect.inspect("net.pt", inputs="x.pt", activation="relu")
+
+
+# R14: what the inputs add to the conditioning of learning a layer
+
+SHARED = """
+import torch
+from torch import nn
+
+class Shared(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(2, 3, 3, padding=1)
+        self.first = nn.Linear(3, 4)
+        self.qkv = nn.Linear(4, 12)
+        self.twice = nn.Linear(4, 4)
+        self.unused = nn.Linear(4, 4)
+        self.last = nn.Linear(4, 2)
+
+    def forward(self, x):
+        x = self.first(self.conv(x).flatten(2).mT)  # (images, pixels, 3)
+        x = x + self.qkv(x).chunk(3, -1)[2]
+        return self.last(self.twice(self.twice(x)) + x @ self.unused.weight)
+"""
+
+
+@pytest.fixture
+def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> nn.Module:
+    (tmp_path / "inputs_shared.py").write_text(SHARED)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    space: dict[str, type[nn.Module]] = {}
+    exec(SHARED, space)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(2)
+        made = space["Shared"]().eval()
+    torch.save(made.state_dict(), tmp_path / "shared.pt")
+    return made
+
+
+def data_factor(report: specinspect.Report, name: str) -> specinspect.bounds.model.BoundCheck:
+    (found,) = [c for c in chain(report, name).bounds if c.id == "r14"]
+    return found
+
+
+def weight_jacobian(model: nn.Module, name: str, x: torch.Tensor) -> np.ndarray:
+    """Return the derivative of all outputs in one weight, by autograd in float64."""
+    model = model.double()
+    rest = {k: v.detach() for k, v in model.state_dict().items() if k != name}
+
+    def run(weight: torch.Tensor) -> torch.Tensor:
+        return torch.func.functional_call(model, {**rest, name: weight}, (x.double(),)).flatten()
+
+    weight = model.state_dict()[name].detach()
+    return torch.autograd.functional.jacobian(run, weight).flatten(1).numpy()
+
+
+def pseudo_kappa(matrix: np.ndarray) -> float:
+    values = np.linalg.svd(matrix, compute_uv=False)
+    positive = values[values > 1e-10 * values[0]]
+    return float(positive[0] / positive[-1])
+
+
+def test_the_data_factor_of_a_batch_through_the_network(shared: nn.Module, tmp_path: Path) -> None:
+    x = torch.randn(3, 2, 4, 4)
+    np.save(tmp_path / "x.npy", x.numpy())
+    report = specinspect.inspect("shared.pt", model="inputs_shared:Shared", inputs="x.npy", device="cpu")
+    # What follows `last` is the identity, so that the factor is κ of the whole Jacobian, over all 48 rows.
+    last = data_factor(report, "last")
+    assert last.verdict == "holds"
+    assert last.value == pytest.approx(pseudo_kappa(weight_jacobian(shared, "last.weight", x)), rel=1e-3)
+    assert "48 inputs" in last.why
+    # All that follows `first` is one linear map for every row: κ(J) = κ(M)·factor.
+    w = {name: value.detach().double().numpy() for name, value in shared.named_parameters()}
+    attended = np.eye(4) + w["qkv.weight"][8:]
+    after = w["last.weight"] @ (w["twice.weight"] @ w["twice.weight"] + w["unused.weight"].T) @ attended
+    found = data_factor(report, "first")
+    truth = pseudo_kappa(weight_jacobian(shared, "first.weight", x))
+    assert found.value is not None
+    assert found.value * pseudo_kappa(after) == pytest.approx(truth, rel=1e-3)
+    # The parts of a packed weight share their inputs.
+    parts = [data_factor(report, f"qkv.{part}") for part in ("q", "k", "v")]
+    assert len({part.value for part in parts}) == 1
+    assert parts[0].value == pytest.approx(pseudo_kappa(rows_into(shared, "qkv", x)), rel=1e-3)
+
+
+def rows_into(model: nn.Module, name: str, x: torch.Tensor) -> np.ndarray:
+    kept = []
+    hook = model.get_submodule(name).register_forward_pre_hook(lambda _, inputs: kept.append(inputs[0]))
+    model.double()(x.double())
+    hook.remove()
+    return kept[0].detach().flatten(0, -2).numpy()
+
+
+def test_where_there_is_no_data_factor(shared: nn.Module, tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", torch.randn(3, 2, 4, 4).numpy())
+    report = specinspect.inspect("shared.pt", model="inputs_shared:Shared", inputs="x.npy", device="cpu")
+    for name, why in (
+        ("twice", "calls it more than once"),
+        ("unused", "does not call it"),
+        ("conv", "speaks of dense layers"),
+    ):
+        found = data_factor(report, name)
+        assert (found.verdict, found.value, found.bound) == ("not_applicable", None, None)
+        assert why in found.why
+    plain = specinspect.inspect("shared.pt", device="cpu")
+    assert not [c for layer in plain for c in layer.bounds if c.id.startswith("r14")]
+
+
+def test_other_inputs_are_another_result(
+    shared: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cache tells batches apart of which the same few samples of outputs were kept."""
+    monkeypatch.setenv("SPECINSPECT_CACHE_DIR", str(tmp_path / "cache"))
+    found = []
+    for scale in (1.0, 1.0, 3.0):
+        x = torch.ones(2, 2, 4, 4)
+        x[1, 0, 0, 0] = scale + 1
+        np.save(tmp_path / "x.npy", x.numpy())
+        report = specinspect.inspect(
+            "shared.pt", model="inputs_shared:Shared", inputs="x.npy", device="cpu", patterns=1, cache=True
+        )
+        found.append(data_factor(report, "last").value)
+    assert found[0] == found[1] != found[2]
+    assert shared is not None

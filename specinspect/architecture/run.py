@@ -24,6 +24,7 @@ def layer_outputs(
     samples: int,
     seed: int,
     entering: Iterable[str] = (),
+    watch: Mapping[str, Callable[[torch.Tensor], None]] | None = None,
 ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     """Run the network in eval mode and return samples of what its layers put out, and take in.
 
@@ -36,6 +37,7 @@ def layer_outputs(
         samples: how many positions (of batch, sequence or image) to keep per layer.
         seed: decides which.
         entering: module paths whose inputs are kept as well.
+        watch: module path → what is told all that comes in, at every call: (n, in), of the network's dtype.
 
     Returns:
         Layer → (samples, out) float64: its outputs, bias included; and layer → (samples, in), of a
@@ -59,6 +61,9 @@ def layer_outputs(
         for name in entering:
             if name in paths:
                 paths[name].register_forward_hook(partial(_take, taken, name, samples, generator))
+        for name, tell in (watch or {}).items():
+            if name in paths:
+                paths[name].register_forward_pre_hook(partial(_tell, tell))
         parameter = next(iter(module.parameters()), None)
         floating = inputs.is_floating_point() and parameter is not None
         with torch.inference_mode(), quiet_stdout():
@@ -74,6 +79,11 @@ def layer_outputs(
             "the file must hold one batch as the network's forward takes it",
         ) from None
     return kept, taken
+
+
+def _tell(tell: Callable[[torch.Tensor], None], _module: nn.Module, inputs: Any) -> None:
+    if inputs and isinstance(inputs[0], torch.Tensor) and inputs[0].ndim:
+        tell(inputs[0].reshape(-1, inputs[0].shape[-1]))
 
 
 def _dtype(x: torch.Tensor) -> str:

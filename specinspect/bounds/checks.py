@@ -11,8 +11,7 @@ from specinspect.bounds import activation, convolution, data, entries, gaussian,
 from specinspect.bounds.model import BoundCheck
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
+    from specinspect.bounds.data import LayerInputs
     from specinspect.spectra.model import PaddingBounds, Spectrum
     from specinspect.spectra.quantities import LayerQuantities
 
@@ -25,7 +24,7 @@ def check_layer(
     boundary: str = "circular",
     delta: float = 0.01,
     init: str | None = None,
-    inputs: NDArray[np.float64] | None = None,
+    inputs: LayerInputs | None = None,
 ) -> tuple[BoundCheck, ...]:
     """Return the verdict of every result that says something of a layer.
 
@@ -37,7 +36,7 @@ def check_layer(
         boundary: of a convolution's grid, 'circular' or 'zeros'.
         delta: what is random may fail with this probability, for each result on this layer.
         init: how fresh weights were drawn; None takes their scale from the entries.
-        inputs: (N, in) of a dense layer, where the user gave them.
+        inputs: what the layer's own are like, where the user gave some.
     """
     found: list[BoundCheck] = []
     if quantities is not None:

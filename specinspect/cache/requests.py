@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from specinspect.bounds.data import LayerInputs
 from specinspect.cache.keys import deciding
 from specinspect.cache.results import Request
 from specinspect.checkpoint.dtypes import TORCH
@@ -27,6 +28,7 @@ def layer_request(
     *,
     inputs: TensorInfo | None = None,
     outputs: torch.Tensor | None = None,
+    flowing: tuple[LayerInputs | None] | None = None,
     others: Mapping[str, object] | None = None,
 ) -> Request[LayerResult]:
     """Ask for everything that is said of one layer.
@@ -38,6 +40,7 @@ def layer_request(
         plan: where it is computed.
         inputs: the user's own, for this layer.
         outputs: what the layer put out when the network was run.
+        flowing: what is known of all that came into the layer then; None where the network was not run.
         others: whatever else the result may depend on.
     """
     read = {f"stored {name}": info for name, info in tensors.items()}
@@ -51,7 +54,7 @@ def layer_request(
             InMemory(outputs),
         )
     decided = deciding(settings, convolution=layer.conv is not None)
-    return Request(LayerResult, {"layer": layer}, (decided, plan.device, others or {}), read)
+    return Request(LayerResult, {"layer": layer}, (decided, plan.device, others or {}, flowing), read)
 
 
 def block_request(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from specinspect.engine.jobs import BlockJob
 from specinspect.engine.layers import named_errors
 from specinspect.engine.requests import request_of_block
-from specinspect.engine.theory import wants_bounds
 from specinspect.report.model import BlockResult
 
 
@@ -35,7 +34,7 @@ def _measure_block(job: BlockJob) -> BlockResult:
     from specinspect.spectra.blocks import measure_block
 
     settings = job.settings
-    wanted = wants_bounds(settings)
+    wanted = settings.wants_bounds
     with named_errors(job.block.name), torch.inference_mode():
         answer = measure_block(
             job.block,

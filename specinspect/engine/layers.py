@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from specinspect.engine.jobs import BOUNDARIES, Job, layers_job
 from specinspect.engine.opening import Inspection
 from specinspect.engine.requests import request_of_layer
-from specinspect.engine.theory import advice_for, bounds_of, wants_bounds
+from specinspect.engine.theory import advice_for, bounds_of
 from specinspect.errors import LayerError, ResourceError, SpecinspectError
 from specinspect.layers.model import Layer
 from specinspect.maps import ConvolutionMap, LinearMap, build_weight_map, grid_sides
@@ -138,7 +138,7 @@ def _compute(job: Job, plan: Plan, notice: str = "") -> tuple[LayerResult, ...]:
         maps = [build_weight_map(layer, job.read, job.settings.grid) for layer in job.layers]
         if quantities == "spectrum" or job.settings.conv_operator == "padded":
             # Bounds rest on all singular values; which go again in _result.
-            measured = measure(maps, plan, keep_values=job.settings.spectra or wants_bounds(job.settings))
+            measured = measure(maps, plan, keep_values=job.settings.spectra or job.settings.wants_bounds)
         else:
             measured = [measure_part(linear, plan, norm=quantities == "sigma_max") for linear in maps]
     shared = (time.perf_counter() - start) / len(job.layers)
@@ -185,12 +185,12 @@ def _result(
                     question,
                     plan,
                     keep_values=settings.spectra,
-                    quantities=wants_bounds(settings),
+                    quantities=settings.wants_bounds,
                 )
             if settings.curve:
                 curve = skip_curve(linear, kind, settings.rho, BETAS, plan, a)
             zeros_outside = layer.conv is not None and not layer.conv.transposed
-            useful = not padded or wants_bounds(settings)
+            useful = not padded or settings.wants_bounds
             if isinstance(linear, ConvolutionMap) and zeros_outside and useful and any(linear.padding):
                 periodic, rho, beta = weight.spectrum, settings.rho, settings.beta
                 padding = padding_bounds(linear, plan, circular=periodic, rho=rho, beta=beta)

@@ -62,6 +62,8 @@ def recalled_blocks(inspection: Inspection, plan: Plan) -> Iterator[tuple[int, B
 def request_of_layer(job: Job, layer: Layer) -> Request[LayerResult]:
     """Return what the cache is asked for a layer."""
     names = (*layer.parameters, *side_tensors(layer, job.tensors))
+    others = _further(job, {"layers", "tensors", "settings", "plan", "inputs", "cache"})
+    flowing = job.inputs.flowing
     return layer_request(
         layer,
         {name: job.tensors[name] for name in names},
@@ -69,5 +71,6 @@ def request_of_layer(job: Job, layer: Layer) -> Request[LayerResult]:
         job.plan,
         inputs=job.inputs.per_layer.get(layer.name),
         outputs=job.inputs.outputs.get(layer.name),
-        others=_further(job, {"layers", "tensors", "settings", "plan", "inputs", "cache"}),
+        flowing=None if flowing is None else (flowing.get(layer.name),),
+        others=others,
     )

@@ -12,14 +12,10 @@ from specinspect.maps.question import checked_inputs
 from specinspect.settings import Settings
 
 if TYPE_CHECKING:
+    from specinspect.bounds.data import LayerInputs
     from specinspect.bounds.model import Advice, BoundCheck
     from specinspect.spectra.model import PaddingBounds, Spectrum
     from specinspect.spectra.quantities import LayerQuantities
-
-
-def wants_bounds(settings: Settings) -> bool:
-    """Say whether bounds are computed: never for weights alone, which they would slow down."""
-    return settings.bounds and set(settings.maps) != {"weight"} and settings.quantities == "spectrum"
 
 
 def bounds_of(
@@ -31,14 +27,10 @@ def bounds_of(
 ) -> tuple[BoundCheck, ...]:
     """Return the verdicts of theory on the maps that are shown."""
     from specinspect.bounds.checks import check_layer
-    from specinspect.checkpoint.read import read_tensor
 
-    settings, given = job.settings, job.inputs.per_layer.get(layer.name)
-    if not wants_bounds(settings):
+    settings = job.settings
+    if not settings.wants_bounds:
         return ()
-    inputs = None
-    if given is not None and layer.conv is None:
-        inputs = checked_inputs(layer, read_tensor(given)).numpy()
     checks = check_layer(
         quantities and _named(quantities, layer),
         padding,
@@ -46,7 +38,7 @@ def bounds_of(
         boundary=BOUNDARIES[settings.conv_operator],
         delta=settings.delta,
         init=settings.init,
-        inputs=inputs,
+        inputs=None if quantities is None else _inputs_of(layer, job),
     )
     return tuple(check for check in checks if check.of in maps)
 
@@ -60,6 +52,29 @@ def advice_for(
     if quantities is None or "skip" not in maps:
         return ()
     return advise(_named(quantities, layer), settings.target_kappa, delta=settings.delta)
+
+
+def _inputs_of(layer: Layer, job: Job) -> LayerInputs | None:
+    """Return what the inputs of a layer are like; None where none were given."""
+    from specinspect.bounds.data import LayerInputs
+    from specinspect.checkpoint.read import read_tensor
+
+    given = job.inputs.per_layer.get(layer.name)
+    flowing = job.inputs.flowing
+    if given is None and flowing is None:
+        return None
+    if layer.conv is not None:
+        return LayerInputs.unknown("speaks of dense layers: a convolution uses each weight at every place")
+    if given is not None:
+        return LayerInputs.of(checked_inputs(layer, read_tensor(given)))
+    if flowing is None:
+        raise AssertionError("one of the two was given")
+    found = flowing.get(layer.name)
+    if found is None:
+        return LayerInputs.unknown("the network does not call it as a module of its own")
+    if not found.why_not and found.size != layer.matrix_shape[1]:
+        return LayerInputs.unknown(f"its module takes in {found.size} features, not {layer.matrix_shape[1]}")
+    return found
 
 
 def _named(quantities: LayerQuantities, layer: Layer) -> LayerQuantities:

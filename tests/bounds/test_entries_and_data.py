@@ -6,6 +6,7 @@ from math import inf
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from specinspect.bounds import data, entries, network
@@ -161,6 +162,10 @@ def test_r25_sure_step_over_all_families() -> None:
 # The data factor
 
 
+def given(inputs: Array, dtype: torch.dtype = torch.float64) -> data.LayerInputs:
+    return data.LayerInputs.of(torch.from_numpy(np.asarray(inputs, float)).to(dtype))
+
+
 def jacobian(m: Array, inputs: Array) -> Array:
     """Return d(M W z)/d vec(W), row-wise, for all inputs under each other."""
     return np.concatenate([np.kron(m, z[None]) for z in inputs])
@@ -174,14 +179,14 @@ def test_r14_is_exact_and_the_paper_s_formula_is_not() -> None:
         head = rng.standard_normal((k, m))
         inputs = rng.standard_normal((count, n)) * rng.uniform(0.1, 3, n)
         exact = kappa(jacobian(head, inputs))
-        assert exact == pytest.approx(kappa(head) * data.batch_factor(inputs), rel=1e-7)
+        assert exact == pytest.approx(kappa(head) * given(inputs).factor, rel=1e-7)
         single = jacobian(head, inputs[:1])
         assert kappa(single) == pytest.approx(kappa(head), rel=1e-7)  # one sample has no data factor
         assert sigma(single)[0] == pytest.approx(sigma(head)[0] * np.linalg.norm(inputs[0]))
-        assert data.batch_factor(inputs[:1]) == 1
+        assert given(inputs[:1]).factor == 1
         compared += 3
         if n > 1:
-            proxy = kappa(head) * data.feature_proxy(inputs[:1])
+            proxy = kappa(head) * given(inputs[:1]).proxy
             wrong += abs(proxy / kappa(single) - 1) > 1e-3
             agreed += 1
     assert compared >= 1000
@@ -197,26 +202,56 @@ def test_r14_bounds_different_maps() -> None:
         inputs = rng.standard_normal((count, n))
         whole = np.concatenate([np.kron(h, z[None]) for h, z in zip(heads, inputs, strict=True)])
         top, bottom = max(sigma(h)[0] for h in heads), min(sigma(h)[-1] for h in heads)
-        assert kappa(whole) <= top / bottom * data.batch_factor(inputs) * (1 + 1e-7)
+        assert kappa(whole) <= top / bottom * given(inputs).factor * (1 + 1e-7)
 
 
 def test_the_proxy_agrees_where_features_are_orthogonal() -> None:
     inputs = np.diag([3.0, 1.0, 0.5])
-    assert data.batch_factor(inputs) == pytest.approx(6)
-    assert data.feature_proxy(inputs) == pytest.approx(6)
+    assert given(inputs).factor == pytest.approx(6)
+    assert given(inputs).proxy == pytest.approx(6)
+
+
+def test_factor_and_rank_of_inputs_of_every_scale_and_rank() -> None:
+    rng = np.random.default_rng(15)
+    for _ in range(200):
+        rows, columns = (int(x) for x in rng.integers(1, 12, 2))
+        rank = int(rng.integers(1, min(rows, columns) + 1))
+        left, right = (np.linalg.qr(rng.standard_normal((n, rank)))[0] for n in (rows, columns))
+        values = np.sort(10 ** rng.uniform(-5, 0, rank))[::-1]
+        inputs = left * values @ right.T * 10.0 ** rng.choice([-200, -3, 0, 5, 200])
+        found = given(inputs)
+        assert (found.count, found.size, found.rank) == (rows, columns, rank)
+        assert found.factor == pytest.approx(values[0] / values[-1], rel=1e-6)
+
+
+def test_what_is_within_the_rounding_of_the_inputs_is_no_direction() -> None:
+    """float32 noise of a rank-deficient batch is not taken for a feature that is hard to learn."""
+    rng = np.random.default_rng(16)
+    inputs = rng.standard_normal((40, 6)) @ rng.standard_normal((6, 9))
+    found = given(inputs, torch.float32)
+    assert found.rank == 6
+    assert found.factor == pytest.approx(kappa(inputs), rel=1e-5)
+    noisy = given(inputs.astype(np.float32))  # the same numbers, taken to be exact
+    assert noisy.rank == 9
+    assert noisy.factor > 1e5
+    assert "above the rounding of bfloat16" in given(np.ones((200, 3)), torch.bfloat16).why_not
 
 
 def test_data_checks() -> None:
     assert data.checks(None) == ()
     inputs = np.array([[1.0, 1.0], [1.0, 1.001]])
-    exact, proxy = data.checks(inputs)
+    exact, proxy = data.checks(given(inputs))
     assert (exact.id, exact.verdict) == ("r14", "holds")
     assert exact.value == pytest.approx(np.linalg.cond(inputs))
     assert (proxy.id, proxy.verdict) == ("r14.proxy", "not_applicable")
     assert proxy.bound == pytest.approx(1, abs=1e-3)
     assert "P0 diagonal-feature proxy" in proxy.why
-    (zero,) = data.checks(np.zeros((3, 2)))
+    (zero,) = data.checks(given(np.zeros((3, 2))))
     assert (zero.verdict, zero.why) == ("not_applicable", "every input is zero")
+    (nan,) = data.checks(given(np.array([[1.0, np.nan]])))
+    assert (nan.verdict, nan.value) == ("not_applicable", None)
+    (few, _) = data.checks(given(np.ones((3, 2))))
+    assert "3 inputs of this layer (of rank 1, the rest within rounding)" in few.why
 
 
 # A stack of residual layers

@@ -17,7 +17,11 @@ RESULTS: tuple[Result, ...] = (
             "each input, each of full column rank, κ <= (max σ_1(M)/min σ_min(M))·√κ(ZᵀZ/N). The check "
             "gives the factor √κ(ZᵀZ/N)."
         ),
-        assumptions=("inputs of the layer were given (--inputs)", "all of them in one linear region"),
+        assumptions=(
+            "inputs of the layer are known: --inputs gives them, or a batch that flows through --model does",
+            "all of them in one linear region of the layers after, which keep the rows apart (no attention)",
+            "a dense layer that the network uses once",
+        ),
         vacuous="",
         strength="exact",
         source="ours; replaces Riedi and others, Lemma 8 to Corollary 11",
