@@ -81,19 +81,9 @@ def read_inputs(
 def _through_the_model(
     settings: Settings, checkpoint: Checkpoint, layers: Sequence[Layer], first: Sequence[str]
 ) -> Inputs:
-    import torch
-
     from specinspect.architecture.run import layer_outputs
 
-    batch = _batch(settings.inputs or "")
-    if batch.ndim == 0 or not batch.numel():
-        raise SettingsError(
-            f"--inputs: expected at least one example, found an array of {tuple(batch.shape)}"
-        )
-    if batch.is_complex():
-        raise SettingsError("--inputs: expected real numbers, found complex ones")
-    if batch.is_floating_point() and not bool(torch.isfinite(batch).all()):
-        raise SettingsError("--inputs: NaN or infinite values in the inputs")
+    batch = read_batch(settings.inputs or "")
     dense = [layer for layer in layers if layer.conv is None and settings.wants_bounds]
     modules = {layer.name: _module_of(layer) for layer in dense}
     found: dict[str, LayerInputs] = {}
@@ -136,6 +126,26 @@ def _reduce(found: dict[str, LayerInputs], name: str, x: torch.Tensor) -> None:
         found[name] = LayerInputs.of(x)
 
 
+def read_batch(path: str) -> torch.Tensor:
+    """Return the one batch that flows through the model, without running anything from its file.
+
+    Raises:
+        SettingsError: not readable, more than one array, or nothing that a network could take.
+    """
+    import torch
+
+    batch = _array(path)
+    if batch.ndim == 0 or not batch.numel():
+        raise SettingsError(
+            f"--inputs: expected at least one example, found an array of {tuple(batch.shape)}"
+        )
+    if batch.is_complex():
+        raise SettingsError("--inputs: expected real numbers, found complex ones")
+    if batch.is_floating_point() and not bool(torch.isfinite(batch).all()):
+        raise SettingsError("--inputs: NaN or infinite values in the inputs")
+    return batch
+
+
 def _is_npy(path: str) -> bool:
     try:
         with Path(path).open("rb") as file:
@@ -144,8 +154,7 @@ def _is_npy(path: str) -> bool:
         raise SettingsError(f"--inputs: cannot read {path!r}: {error.strerror}") from error
 
 
-def _batch(path: str) -> torch.Tensor:
-    """Return the one array of a file, without running anything from it."""
+def _array(path: str) -> torch.Tensor:
     import numpy as np
     import torch
 

@@ -6,7 +6,7 @@ module that the caller already holds. Importing this package does not load torch
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from specinspect.architecture.model import (
@@ -19,6 +19,7 @@ from specinspect.architecture.model import (
 )
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
 
 __all__ = [
@@ -59,22 +60,26 @@ def build_with_notes(spec: str, arguments: str | None = None) -> Built:
     return make(spec, arguments)
 
 
-def read_architecture(module: Any, notes: Sequence[str] = ()) -> Architecture:
+def read_architecture(
+    module: Any, notes: Sequence[str] = (), batch: Callable[[], torch.Tensor | None] = lambda: None
+) -> Architecture:
     """Trace a module and return what follows each layer, and its residual blocks.
 
-    A `forward` that cannot be traced is no error: the largest parts that can be are read; `notes` says why.
+    A `forward` that torch.fx cannot trace is followed by torch.export, which needs an example of what it
+    takes. Failing that is no error: the largest parts that can be traced are read; `notes` says why.
     Tracing patches nn.Module for its duration: not for two threads at once.
 
     Args:
         module: an nn.Module, on any device; left as it was.
         notes: sentences to put before those of the tracing.
+        batch: gives an example input if one is needed and known; others are guessed.
 
     Raises:
         SettingsError: it is no nn.Module.
     """
     from specinspect.architecture.read import read_architecture as read
 
-    return read(module, notes)
+    return read(module, notes, batch)
 
 
 def check_match(architecture: Architecture, names_and_shapes: Mapping[str, tuple[int, ...]]) -> None:

@@ -121,7 +121,7 @@ def probe() -> torch.Tensor:
 
     4 rows of 8: most activations do not mind the shape, and softmax must differ from every elementwise one.
     """
-    return torch.linspace(-5.3, 4.9, 32, dtype=torch.float64).reshape(4, 8)
+    return torch.linspace(-5.3, 4.9, 32, dtype=torch.float64, device="cpu").reshape(4, 8)
 
 
 def identify(function: Callable[[torch.Tensor], Any]) -> Activation | None:

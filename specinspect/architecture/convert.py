@@ -16,6 +16,8 @@ from specinspect.architecture.model import Activation, Step
 from specinspect.architecture.trace import Trace, is_adapted, is_norm, join
 from specinspect.architecture.vocabulary import call_name
 
+_OF_NORMS = frozenset({"weight", "bias", "running_mean", "running_var"})
+
 
 def convert(trace: Trace) -> Graph:
     """Turn a trace into a graph of what happens to the data."""
@@ -100,8 +102,7 @@ class _Converter:
         if weight:
             self._put(node, "layer", Step("layer", self._owner(weight), detail=name), inputs[:1])
         elif name in vocabulary.NORMS:
-            owner = self._owner(constants[0]) if constants else ""
-            self._put(node, "norm", Step("norm", owner, detail=name), inputs[:1])
+            self._put(node, "norm", Step("norm", self._norm(constants), detail=name), inputs[:1])
         elif name in vocabulary.ADD:
             self._sum(node, name, inputs)
         elif name in vocabulary.MUL or name == "neg":
@@ -132,6 +133,7 @@ class _Converter:
                 "opaque",
                 "other",
                 "input",
+                "norm",
             }
         ):
             self._put(node, "pass", None, inputs)
@@ -250,6 +252,14 @@ class _Converter:
         """Return the layer's path for a weight's name: the module that holds it, or the tensor itself."""
         name = self._name(target)
         return "" if name == "weight" else name.removesuffix(".weight")
+
+    def _norm(self, constants: tuple[str, ...]) -> str:
+        """Return the path of the norm that holds some tensors, in whatever order forward names them."""
+        for name in constants:
+            holder, _, last = name.rpartition(".")
+            if holder and last in _OF_NORMS:
+                return self._name(holder)
+        return self._owner(constants[0]) if constants else ""
 
     def _drop_unused(self) -> None:
         """Forget values that nothing uses: sizes that were asked for, pieces of recognised formulas."""

@@ -95,6 +95,8 @@ class Architecture:
     """Why tracing fell short, and what was chosen where a layer is used twice: one sentence each."""
     ambiguous: Mapping[str, str] = field(default_factory=dict)
     """Layer path → a sentence, where what follows it differs between its uses."""
+    assumption: str = ""
+    """A sentence, where the example was a guess with which `forward` was followed."""
     tied: Mapping[str, str] = field(default_factory=dict)
     """Name in the state dict → the first name of the same tensor, for tied tensors only."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -11,10 +11,12 @@ from torch import nn
 from specinspect.architecture.activations import IDENTITY
 from specinspect.architecture.blocks import find_blocks, name_blocks
 from specinspect.architecture.convert import convert
+from specinspect.architecture.examples import examples
+from specinspect.architecture.export import UNDECIDABLE, trace_by_export
 from specinspect.architecture.follow import Follower, followers
 from specinspect.architecture.graph import Graph
 from specinspect.architecture.model import Activation, Architecture
-from specinspect.architecture.trace import Recording, record
+from specinspect.architecture.trace import Recording, Trace, record
 from specinspect.checkpoint.model import ModuleFacts
 from specinspect.checkpoint.modules import plain_attributes
 from specinspect.errors import SettingsError
@@ -23,8 +25,10 @@ _WRAPPERS = {"DataParallel": "module", "DistributedDataParallel": "module", "Opt
 _NORM_SIZES = ("num_features", "num_channels", "normalized_shape")
 
 
-def read_architecture(network: Any, notes: Sequence[str] = ()) -> Architecture:
-    """Trace a module and return what is known of it.
+def read_architecture(
+    network: Any, notes: Sequence[str] = (), batch: Callable[[], torch.Tensor | None] = lambda: None
+) -> Architecture:
+    """Trace a module and return what is known of it: by torch.fx, and where that fails by torch.export.
 
     Raises:
         SettingsError: it is no nn.Module.
@@ -47,7 +51,7 @@ def read_architecture(network: Any, notes: Sequence[str] = ()) -> Architecture:
         path: ModuleFacts(type(part).__name__, plain_attributes(vars(part)))
         for path, part in network.named_modules(remove_duplicate=False)
     }
-    recording = record(network)
+    recording, fallen_short, assumption = _record(network, batch)
     graphs = [convert(trace) for trace in recording.traces]
     activations, norms, choices = _following(graphs, shapes, facts)
     blocks, again = name_blocks(found for graph in graphs for found in find_blocks(graph))
@@ -62,10 +66,33 @@ def read_architecture(network: Any, notes: Sequence[str] = ()) -> Architecture:
         normalizations=norms | {path: norms[first] for path, first in same if first in norms},
         blocks=blocks,
         traced=not recording.failures,
-        notes=(*notes, *_failures(recording), *choices.values(), *repeated),
+        notes=(*notes, *fallen_short, *choices.values(), *repeated),
         ambiguous=choices | {path: choices[first] for path, first in same if first in choices},
+        assumption=assumption,
         tied=_tied(tensors),
     )
+
+
+def _record(
+    network: nn.Module, batch: Callable[[], torch.Tensor | None]
+) -> tuple[Recording, tuple[str, ...], str]:
+    """Follow a network. Return also sentences on where and how that fell short, and what was assumed."""
+    recording = record(network)
+    if not recording.failures:
+        return recording, (), ""
+    failures = tuple(_failures(recording))
+    more = f", and {len(failures) - 1} parts more" if len(failures) > 1 else ""
+    name = type(network).__name__
+    reason = "it needs an example of what forward takes, and none can be guessed; --inputs may hold one"
+    for example in examples(network, batch()):
+        outcome = trace_by_export(network, example)
+        if isinstance(outcome, Trace):
+            how = f"torch.export followed {name} with {example.words}, since torch.fx could not"
+            return Recording([outcome]), (f"{how}: {failures[0]}{more}",), example.assumption
+        reason = f"with {example.words}: {outcome}"
+        if outcome == UNDECIDABLE:
+            break
+    return recording, (*failures, f"torch.export could not follow {name} either: {reason}"), ""
 
 
 def _following(

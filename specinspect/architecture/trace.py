@@ -66,13 +66,14 @@ def record(network: nn.Module) -> Recording:
     The network is in eval mode meanwhile and is left as it was.
     """
     recording = Recording()
-    with _undisturbed(network):
+    with undisturbed(network):
         _explore(network, "", recording, whole=True)
     return recording
 
 
 @contextlib.contextmanager
-def _undisturbed(network: nn.Module) -> Iterator[None]:
+def undisturbed(network: nn.Module) -> Iterator[None]:
+    """Put a network in eval mode while it is followed, and leave it as it was."""
     # Besides the mode this undoes what tracing leaves behind: fx keeps tensors that forward makes as
     # attributes of the module, and a forward may store symbolic values on self.
     before = [

@@ -12,7 +12,7 @@ from specinspect.cache.results import ResultCache, open_cache
 from specinspect.checkpoint import Checkpoint, from_module, from_state_dict, open_checkpoint
 from specinspect.checkpoint.text import quote
 from specinspect.errors import LayerError, SettingsError
-from specinspect.inputs import Inputs, read_inputs
+from specinspect.inputs import Inputs, read_batch, read_inputs
 from specinspect.layers import Discovery, discover, select
 from specinspect.layers.blocks import Block, BlockDiscovery, compose, discover_blocks
 from specinspect.layers.facts import apply_facts, with_architecture
@@ -149,7 +149,10 @@ def _architecture(source: Source, checkpoint: Checkpoint, settings: Settings) ->
     """Trace the network, where the caller holds it or asked for its code to be run."""
     if settings.model is not None:
         built = build_with_notes(settings.model, settings.model_args)
-        architecture = read_architecture(built.module, built.notes)
+        path = settings.inputs
+        architecture = read_architecture(
+            built.module, built.notes, lambda: None if path is None else read_batch(path)
+        )
         check_match(architecture, {name: info.shape for name, info in checkpoint.tensors.items()})
         return architecture
     if settings.model_args is not None:

@@ -168,7 +168,7 @@ class _Evidence:
             return None
         known, sentence = self._usable(layer, applied.name, applied.slope, applied.parameter)
         choice = self.architecture.ambiguous.get(whole, "") if part is None else ""
-        return known, "; ".join(filter(None, (choice, sentence)))
+        return known, "; ".join(filter(None, (choice, sentence, self.architecture.assumption)))
 
     def listed(self, layer: Layer) -> Known | None:
         """Return what stands behind a layer in a list of modules that run in order."""

@@ -69,6 +69,9 @@ class Traced:
             after, _ = usable(traced.after.name, "model", traced.after.slope, traced.after.parameter)
         if traced.norm is not None:
             walk.assumptions.append(f"{traced.norm} follows the sum and is in neither map")
+        architecture = self.known.architecture
+        if architecture is not None and architecture.assumption:
+            walk.assumptions.append(architecture.assumption)
         block = Block(
             traced.name,
             self._kind(walk),
