@@ -15,6 +15,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 from torch import nn
 from torch.nn.utils import parametrizations
 
@@ -503,16 +504,84 @@ def test_a_skip_map_alone_samples_no_pattern(monkeypatch: pytest.MonkeyPatch) ->
     assert alone.tau == whole.tau
 
 
+HUGE = 1.7e308
+
+
 @pytest.mark.parametrize(
     "options", [{}, {"maps": ("weight",)}, {"maps": ("weight",), "quantities": "sigma_max"}]
 )
-def test_singular_values_that_float64_cannot_hold_are_no_numbers(options: dict[str, Any]) -> None:
-    state = {"w.weight": torch.full((3, 3), 1.7e308, dtype=torch.float64)}
-    with pytest.raises(LayerError, match=r"layer 'w': expected singular values within float64"):
-        specinspect.inspect(state, **options)
+def test_singular_values_beyond_float64_cost_no_other_layer_its_numbers(options: dict[str, Any]) -> None:
+    small = torch.randn(3, 3, dtype=torch.float64)
+    state = {"w.weight": torch.full((3, 3), HUGE, dtype=torch.float64), "v.weight": small}  # σmax = 3·1.7e308
+    report = specinspect.inspect(state, **options)
+    bad, good = report.layers
+    names = {"weight"} if "maps" in options else {"weight", "chain", "skip", "skip_chain"}
+    assert set(bad.maps) == names
+    for spectrum in bad.maps.values():
+        assert (spectrum.condition_number_status, spectrum.sigma_max, spectrum.count) == (
+            "beyond_float64",
+            None,
+            3,
+        )
+    truth = np.linalg.svd(small.numpy(), compute_uv=False)[0]
+    assert good.maps["weight"].sigma_max == pytest.approx(truth, rel=1e-6)
+    assert [(f.rule, f.severity, f.layer) for f in report.findings] == [("beyond_float64", "error", "w")]
+    assert "beyond 1.8e308" in report.findings[0].message
+    json.loads(report.to_json(), parse_constant=pytest.fail)
 
 
-def test_a_skip_map_that_float64_cannot_hold_is_no_number() -> None:
+def test_singular_values_that_float64_can_hold_are_given_whatever_their_sum() -> None:
+    values = np.array([1.7e308, 1.6e308, 1e307])
+    (only,) = specinspect.inspect({"w.weight": torch.from_numpy(np.diag(values))}, maps=("weight",))
+    spectrum = only.maps["weight"]
+    assert (spectrum.sigma_max, spectrum.sigma_min) == pytest.approx((1.7e308, 1e307), rel=1e-12)
+    assert spectrum.condition_number == pytest.approx(17, rel=1e-12)
+    p = values / 1e308 / (values / 1e308).sum()
+    assert spectrum.effective_rank == pytest.approx(math.exp(-(p * np.log(p)).sum()))
+    assert spectrum.histogram is not None
+    assert sum(spectrum.histogram.counts) == 3
+    assert math.isfinite(spectrum.histogram.edges[-1])
+
+
+def test_a_skip_map_beyond_float64_leaves_the_weight_its_numbers() -> None:
     state = {"w.weight": torch.full((3, 3), 1e300, dtype=torch.float64)}
-    with pytest.raises(LayerError, match="smaller --beta"):
-        specinspect.inspect(state, beta=1e50)
+    (only,) = specinspect.inspect(state, beta=1e50)
+    assert only.maps["weight"].sigma_max == pytest.approx(3e300)
+    assert only.maps["skip"].condition_number_status == "beyond_float64"
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_solver_that_fails_costs_no_other_layer_its_numbers(
+    alone: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    solve = torch.linalg.eigvalsh
+
+    def failing(matrices: torch.Tensor) -> torch.Tensor:
+        if bool((matrices.abs().amax((-1, -2)) > 1e6).any()):
+            raise torch.linalg.LinAlgError("linalg.eigh: did not converge")  # type: ignore[attr-defined]
+        return solve(matrices)
+
+    monkeypatch.setattr(torch.linalg, "eigvalsh", failing)
+    shape = (4, 5) if alone else (3, 3)
+    state = {"bad.weight": 1e6 * torch.randn(3, 3), "good.weight": torch.randn(shape)}
+    report = specinspect.inspect(state)
+    bad, good = report.layers
+    assert {s.condition_number_status for s in bad.maps.values()} == {"not_converged"}
+    assert "did not converge" in bad.notes[-1]
+    assert good.maps["weight"].sigma_max == pytest.approx(
+        np.linalg.svd(state["good.weight"].numpy())[1][0], rel=1e-6
+    )
+    assert {f.rule for f in report.findings} == {"not_converged"}
+
+
+def test_every_format_tells_a_failed_layer(tmp_path: Path) -> None:
+    from specinspect.cli.app import run
+
+    path = tmp_path / "x.safetensors"
+    save_file({"w.weight": torch.full((3, 3), HUGE, dtype=torch.float64), "v.weight": torch.eye(3)}, path)
+    for form in ("table", "json", "csv", "markdown", "html"):
+        assert run(["report", str(path), "--format", form, "-o", str(tmp_path / "out"), "--curve"]) == 0
+        text = (tmp_path / "out").read_text(encoding="utf-8")
+        assert "1.8e308" in text or form == "csv"
+        assert ("beyond_float64" in text) == (form in {"json", "csv"})
+    assert run(["compare", str(path), str(path)]) == 0

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from math import inf
+from math import inf, isfinite
 
 import torch
 
 from specinspect.comparison.leading import largest, right_vectors
-from specinspect.comparison.model import Difference, Overlap
+from specinspect.comparison.model import Difference, Overlap, Status
 from specinspect.maps.fourier import fourier_blocks
 from specinspect.maps.model import ConvolutionMap, DenseMap, LinearMap, LowRankMap
 from specinspect.spectra.model import Spectrum
@@ -46,7 +46,7 @@ def difference(a: LinearMap, b: LinearMap, of_a: Spectrum, of_b: Spectrum, plan:
     whichever is coarser.
     """
     if of_a.sigma_max is None or of_b.sigma_max is None:
-        return Difference("nonfinite_weights")
+        return Difference(_no_numbers(of_a, of_b))
     # Entries are at most σ_max: their squares, and their sums, then stay within float64.
     scale = harmless_scale(max(of_a.sigma_max, of_b.sigma_max))
     match a, b:
@@ -66,6 +66,8 @@ def difference(a: LinearMap, b: LinearMap, of_a: Spectrum, of_b: Spectrum, plan:
             norms = _convolution(a, b, scale, plan)
         case _:
             return Difference("kind_changed")
+    if not isfinite(norms.frobenius):
+        raise OverflowError("a norm beyond float64")
     return Difference(
         "computed",
         norms.spectral,
@@ -74,6 +76,10 @@ def difference(a: LinearMap, b: LinearMap, of_a: Spectrum, of_b: Spectrum, plan:
         _ratio(norms.frobenius, of_a.frobenius_norm or 0.0),
         (norms.frobenius / norms.spectral) ** 2 if norms.spectral > 0 else None,
     )
+
+
+def _no_numbers(a: Spectrum, b: Spectrum) -> Status:
+    return "nonfinite_weights" if a.nonfinite or b.nonfinite else "not_computed"
 
 
 def _ratio(value: float, of: float) -> float | None:
@@ -170,7 +176,7 @@ def overlap(a: LinearMap, b: LinearMap, of_a: Spectrum, of_b: Spectrum, plan: Pl
     if type(a) is not type(b):
         return Overlap("kind_changed")
     if of_a.singular_values is None or of_b.singular_values is None:
-        return Overlap("nonfinite_weights")
+        return Overlap(_no_numbers(of_a, of_b))
     k = min(VECTORS, of_a.numerical_rank or 0, of_b.numerical_rank or 0, of_a.count // 2)
     if k == 0:
         return Overlap("too_small" if of_a.count < 2 else "rank_zero")

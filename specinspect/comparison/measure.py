@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from specinspect.comparison.model import Difference, LayerComparison, Overlap
 from specinspect.comparison.same import same_bytes, same_maps, same_weight
-from specinspect.engine import Job, named_errors, run_job
+from specinspect.engine import Job, named_memory_errors, run_job, solver_errors
 from specinspect.maps import build_weight_map
 from specinspect.maps.question import side_tensors
 from specinspect.report.model import LayerResult
@@ -43,7 +43,7 @@ def compare_layers(a: Job, b: Job) -> LayerComparison:
 
     Raises:
         ResourceError: no memory for the layer.
-        LayerError: its tensors do not fit together, or a solver failed.
+        LayerError: its tensors do not fit together.
     """
     start = time.perf_counter()
     (layer_a,), (layer_b,) = a.layers, b.layers
@@ -93,11 +93,14 @@ def _nothing(a: Spectrum, b: Spectrum) -> tuple[Difference, Overlap]:
 def _moved(a: Job, b: Job, of_a: Spectrum, of_b: Spectrum) -> tuple[Difference, Overlap]:
     import torch
 
-    with named_errors(a.layers[0].name), torch.inference_mode():
-        try:
-            return _subtract(a, b, of_a, of_b, a.plan)
-        except torch.OutOfMemoryError:
-            return _subtract(a, b, of_a, of_b, Plan("cpu"))
+    try:
+        with named_memory_errors(a.layers[0].name), torch.inference_mode():
+            try:
+                return _subtract(a, b, of_a, of_b, a.plan)
+            except torch.OutOfMemoryError:
+                return _subtract(a, b, of_a, of_b, Plan("cpu"))
+    except solver_errors():
+        return Difference("not_computed"), Overlap("not_computed")
 
 
 def _subtract(a: Job, b: Job, of_a: Spectrum, of_b: Spectrum, plan: Plan) -> tuple[Difference, Overlap]:

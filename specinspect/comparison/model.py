@@ -16,6 +16,7 @@ Status = Literal[
     "kind_changed",
     "geometry_changed",
     "nonfinite_weights",
+    "not_computed",
     "convolution",
     "no_gap",
     "rank_zero",

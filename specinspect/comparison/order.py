@@ -15,6 +15,8 @@ KINDS: dict[str, Kind] = {
     "below_computation_precision": "unresolved",
     "infinite": "infinite",
     "nonfinite_weights": "nonfinite",
+    "beyond_float64": "unresolved",
+    "not_converged": "unresolved",
 }
 """Status of a condition number → what it means for a comparison."""
 

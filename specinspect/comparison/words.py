@@ -25,6 +25,7 @@ SIX_DIGITS = 1e-6
 NEARLY_ZERO = "~0"
 _WHY = {
     "geometry_changed": "another stride, dilation, padding or grid",
+    "not_computed": "beyond float64, or a solver that did not converge",
 }
 
 

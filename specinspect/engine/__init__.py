@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from specinspect.engine.blocks import run_block
+from specinspect.engine.failures import named_memory_errors, solver_errors
 from specinspect.engine.jobs import BlockJob, Job, block_jobs, check_memory, layer_jobs, layers_job
-from specinspect.engine.layers import named_errors, run_job, study_layer
+from specinspect.engine.layers import run_job, study_layer
 from specinspect.engine.opening import LOADING, Inspection, _chosen, _worth_keeping, open_source, settings_of
 from specinspect.engine.requests import recalled_blocks, recalled_layers
 from specinspect.engine.run import Progress, bad_tensors, inspect, iter_layers, iter_results, report
@@ -33,7 +34,7 @@ __all__ = [
     "iter_results",
     "layer_jobs",
     "layers_job",
-    "named_errors",
+    "named_memory_errors",
     "open_source",
     "recalled_blocks",
     "recalled_layers",
@@ -41,5 +42,6 @@ __all__ = [
     "run_block",
     "run_job",
     "settings_of",
+    "solver_errors",
     "study_layer",
 ]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from specinspect.engine.failures import named_memory_errors, solver_errors, why_failed
 from specinspect.engine.jobs import BlockJob
-from specinspect.engine.layers import named_errors
 from specinspect.engine.requests import request_of_block
 from specinspect.report.model import BlockResult
 
@@ -35,22 +35,26 @@ def _measure_block(job: BlockJob) -> BlockResult:
 
     settings = job.settings
     wanted = settings.wants_bounds
-    with named_errors(job.block.name), torch.inference_mode():
-        answer = measure_block(
-            job.block,
-            job.layers,
-            job.read,
-            available=frozenset(job.tensors),
-            plan=job.plan,
-            rho=settings.rho,
-            beta=settings.beta,
-            patterns=settings.patterns,
-            seed=settings.seed,
-            grid=settings.grid,  # halved inside where that is too much, and said
-            keep_values=settings.spectra,
-            per_pixel=settings.conv_pattern == "pixel",
-            zeros=settings.conv_operator == "padded",
-            entering=None if job.entering is None else read_tensor(job.entering),
-            quantities=wanted,
-        )
-    return BlockResult.of(answer.spectra, check_block(answer.spectra, answer.quantities) if wanted else ())
+    try:
+        with named_memory_errors(job.block.name), torch.inference_mode():
+            answer = measure_block(
+                job.block,
+                job.layers,
+                job.read,
+                available=frozenset(job.tensors),
+                plan=job.plan,
+                rho=settings.rho,
+                beta=settings.beta,
+                patterns=settings.patterns,
+                seed=settings.seed,
+                grid=settings.grid,  # halved inside where that is too much, and said
+                keep_values=settings.spectra,
+                per_pixel=settings.conv_pattern == "pixel",
+                zeros=settings.conv_operator == "padded",
+                entering=None if job.entering is None else read_tensor(job.entering),
+                quantities=wanted,
+            )
+            checks = check_block(answer.spectra, answer.quantities) if wanted else ()
+    except solver_errors() as error:
+        return BlockResult(job.block, None, None, notes=(why_failed(error),))
+    return BlockResult.of(answer.spectra, checks)

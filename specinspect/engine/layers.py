@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from specinspect.engine.failures import named_errors, named_memory_errors, solver_errors, why_failed
 from specinspect.engine.jobs import BOUNDARIES, Job, layers_job
 from specinspect.engine.opening import Inspection
 from specinspect.engine.requests import request_of_layer
 from specinspect.engine.theory import advice_for, bounds_of
-from specinspect.errors import LayerError, ResourceError, SpecinspectError
 from specinspect.layers.model import Layer
-from specinspect.maps import ConvolutionMap, LinearMap, build_weight_map, grid_sides
+from specinspect.maps import ConvolutionMap, LinearMap, LowRankMap, build_weight_map, grid_sides
 from specinspect.maps.question import (
     Activated,
     Probes,
@@ -28,7 +27,7 @@ from specinspect.spectra.plan import Plan, choose_plan
 if TYPE_CHECKING:
     from specinspect.spectra.activated import Answer, Question
     from specinspect.spectra.compute import Measured
-    from specinspect.spectra.model import Spectrum
+    from specinspect.spectra.model import Spectrum, Status
     from specinspect.spectra.study import Study
 
 
@@ -39,7 +38,7 @@ def run_job(job: Job) -> tuple[LayerResult, ...]:
 
     Raises:
         ResourceError: no memory for a layer.
-        LayerError: a layer's tensors do not fit together, or its solver failed.
+        LayerError: a layer's tensors do not fit together.
     """
     cache = job.cache
     if cache is None:
@@ -58,15 +57,64 @@ def run_job(job: Job) -> tuple[LayerResult, ...]:
 
 
 def _run_layers(job: Job) -> tuple[tuple[LayerResult, ...], bool]:
-    """Compute the layers of one job. Returns the results, and whether they would be the same another time."""
+    """Compute the layers of one job. Returns the results, and whether they would be the same another time.
+
+    A layer whose linear algebra fails costs no other layer its numbers.
+    """
+    try:
+        return _on_device(job)
+    except solver_errors() as error:
+        if len(job.layers) == 1:
+            return (_without_numbers(job, error),), isinstance(error, OverflowError)
+    parts = [_run_layers(replace(job, layers=(layer,))) for layer in job.layers]
+    return tuple(result for results, _ in parts for result in results), all(lasting for _, lasting in parts)
+
+
+def _on_device(job: Job) -> tuple[tuple[LayerResult, ...], bool]:
+    """Compute the layers where the plan says, or on the CPU if that is too small; see `_run_layers`."""
     import torch
 
-    with named_errors(", ".join(layer.name for layer in job.layers)):
+    with named_memory_errors(", ".join(layer.name for layer in job.layers)):
         try:
             return _compute(job, job.plan), True
         except torch.OutOfMemoryError:
             notice = f"computed on the CPU: {job.plan.device} ran out of memory"
             return _compute(job, Plan("cpu"), notice), False
+
+
+def _without_numbers(job: Job, error: Exception) -> LayerResult:
+    """Return what can be said of a job's only layer: its weight's spectrum, if another map is at fault."""
+    from specinspect.spectra.compute import Measured
+    from specinspect.spectra.norm import measure_part
+    from specinspect.spectra.summary import unusable
+
+    start = time.perf_counter()
+    (layer,), settings = job.layers, job.settings
+    names = {"weight", *settings.maps} if layer.kind not in {"embedding", "lora"} else {"weight"}
+    names -= {"skip", "skip_chain"} if layer.skip.kind == "none" else set()
+    alone = None
+    if names != {"weight"}:
+        with suppress(*solver_errors()):
+            (alone,), _ = _on_device(replace(job, settings=replace(settings, maps=("weight",), curve=False)))
+    status: Status = "beyond_float64" if isinstance(error, OverflowError) else "not_converged"
+    linear = build_weight_map(layer, job.read, settings.grid)
+    failed = unusable(linear.count, 0, job.plan.device, status)
+    maps = dict.fromkeys((name for name in MAPS if name in names), failed)
+    if alone is not None:
+        return replace(alone, maps={**maps, **alone.maps}, notes=(*alone.notes, why_failed(error)))
+    boundary = None if layer.conv is None else BOUNDARIES[settings.conv_operator]
+    entries = (
+        Measured(failed) if isinstance(linear, LowRankMap) else measure_part(linear, job.plan, norm=False)
+    )
+    return LayerResult(
+        layer,
+        maps,
+        time.perf_counter() - start,
+        grid=grid_sides(layer, settings.grid),
+        boundary=boundary,
+        notes=(*entries.notes, why_failed(error)),
+        zeros=entries.zeros,
+    )
 
 
 def study_layer(inspection: Inspection, layer: Layer, weight: Spectrum) -> Study | None:
@@ -101,30 +149,6 @@ def study_layer(inspection: Inspection, layer: Layer, weight: Spectrum) -> Study
             return None
         d = activated(layer, kernel, job.read, available, _probes(job, layer, linear, plan))
         return Study(linear, layer.skip.kind, weight, d.diagonals, plan, a)
-
-
-@contextmanager
-def named_errors(names: str) -> Iterator[None]:
-    """Turn the errors of solvers and allocators into ours, with the layer's name."""
-    import torch
-
-    try:
-        yield
-    except SpecinspectError:
-        raise
-    except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
-        raise LayerError(f"layer {names!r}: the eigenvalue solver did not converge ({error})") from error
-    except OverflowError as error:
-        raise LayerError(
-            f"layer {names!r}: expected singular values within float64, found some beyond 1.8e308",
-            "leave it out with --exclude, or choose a smaller --beta and --rho",
-        ) from error
-    except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "alloc" not in str(error).lower():
-            raise
-        raise ResourceError(
-            f"no memory to compute layer {names!r}", "leave it out with --exclude, or use a larger machine"
-        ) from error
 
 
 def _compute(job: Job, plan: Plan, notice: str = "") -> tuple[LayerResult, ...]:

@@ -16,6 +16,7 @@ from specinspect.report.assemble import negative_text, nonfinite_text
 from specinspect.report.model import Finding
 from specinspect.report.structure import full_rank
 from specinspect.report.text import number, shape
+from specinspect.spectra.model import FAILED
 
 if TYPE_CHECKING:
     from specinspect.report.model import BadTensor, LayerResult, Report
@@ -103,7 +104,7 @@ def _case(layer: str, active: Active, outcome: Problem | Skip | None, limit: flo
         return Case(layer, active.rule, "passed")
     if isinstance(outcome, Skip):
         return Case(layer, active.rule, "skipped", why=outcome.why)
-    severity = "warning" if outcome.doubt else active.severity
+    severity = "error" if outcome.unknown else "warning" if outcome.doubt else active.severity
     limit = outcome.limit if outcome.limit is not None else limit
     finding = Finding(active.rule.code, severity, layer, outcome.message, outcome.value, limit)
     return Case(layer, active.rule, "failed" if severity == "error" else "warned", finding)
@@ -146,7 +147,11 @@ def _evaluate(active: Active, question: _Question) -> _Answer:
             return Skip("its weight has NaN or infinite entries: see SI301")
         bar = "" if question.limit is None else f", {limit_text(question.limit)}"
         return Problem(f"not a number: {spectrum.nonfinite:,} NaN or infinite entries{bar}")
-    return _RULES[code](question)
+    answer = _RULES[code](question)
+    if answer is NOT_COMPUTED and spectrum is not None and spectrum.condition_number_status in FAILED:
+        bar = "" if question.limit is None else f", {limit_text(question.limit)}"
+        return Problem(f"not known: {'; '.join(question.result.notes)}{bar}", unknown=True)
+    return answer
 
 
 def _max_kappa(q: _Question) -> _Answer:

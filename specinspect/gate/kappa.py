@@ -8,6 +8,7 @@ from specinspect.gate.baseline import BaselineLayer
 from specinspect.gate.problem import NOT_COMPUTED, Problem, Skip, exceeds, limit_text
 from specinspect.report.structure import full_rank
 from specinspect.report.text import at_least, kappa_bound, number
+from specinspect.spectra.model import FAILED
 
 if TYPE_CHECKING:
     from specinspect.report.model import LayerResult
@@ -23,6 +24,9 @@ def check_kappa(result: LayerResult, name: str, limit: float) -> Problem | Skip 
         return Skip(f"no {name} map for this layer") if name != "weight" else NOT_COMPUTED
     if spectrum.condition_number_status == "not_computed":
         return NOT_COMPUTED
+    if spectrum.condition_number_status in FAILED:
+        why = "; ".join(result.notes)
+        return Problem(f"{shown} is not known: {why}, {limit_text(limit)}", unknown=True)
     partial = _without_structural_zeros(result, name, spectrum)
     if partial is not None:
         rest, note = partial
@@ -79,7 +83,7 @@ def _without_structural_zeros(result: LayerResult, name: str, spectrum: Spectrum
 
 def unresolved(result: LayerResult, spectrum: Spectrum) -> Problem | Skip | None:
     """Find a κ that is not resolved."""
-    if spectrum.condition_number_status == "not_computed":
+    if spectrum.condition_number_status in {"not_computed", *FAILED}:
         return NOT_COMPUTED
     if not spectrum.condition_number_status.startswith("below_"):
         return None
@@ -97,7 +101,7 @@ def _unresolved_text(result: LayerResult, spectrum: Spectrum) -> str:
 def kappa_growth(result: LayerResult, before: BaselineLayer, limit: float) -> Problem | Skip | None:
     """Hold the growth of κ(W) over a baseline against a ratio."""
     spectrum = result.maps.get("weight")
-    if spectrum is None or spectrum.condition_number_status == "not_computed":
+    if spectrum is None or spectrum.condition_number_status in {"not_computed", *FAILED}:
         return NOT_COMPUTED
     now, old = spectrum.condition_number, before.condition_number
     if now is not None and old is not None:

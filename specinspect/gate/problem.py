@@ -19,6 +19,8 @@ class Problem:
     """Where it is not the rule's."""
     doubt: bool = False
     """Nothing is known to be wrong, but neither that it is right: a warning whatever the rule's severity."""
+    unknown: bool = False
+    """What the rule is about could not be had: an error whatever the rule's severity."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,11 @@ class DenseMap:
         """(out, in)."""
         return (self.matrix.shape[0], self.matrix.shape[1])
 
+    @property
+    def count(self) -> int:
+        """Number of singular values."""
+        return min(self.shape)
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LowRankMap:
@@ -37,6 +42,11 @@ class LowRankMap:
     def shape(self) -> tuple[int, int]:
         """(out, in)."""
         return (self.left.shape[0], self.right.shape[1])
+
+    @property
+    def count(self) -> int:
+        """Number of singular values, those that are zero by construction among them."""
+        return min(self.shape)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,6 +81,12 @@ class ConvolutionMap:
     def aliases(self) -> int:
         """Input frequencies that fold onto one output frequency: the product of the strides."""
         return prod(self.stride)
+
+    @property
+    def count(self) -> int:
+        """Number of singular values, over all groups and frequencies."""
+        groups, out, inn = self.kernel.shape[:3]
+        return groups * prod(self.coarse) * min(out, self.aliases * inn)
 
 
 LinearMap = DenseMap | LowRankMap | ConvolutionMap

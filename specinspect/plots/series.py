@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from specinspect.plots.axis import LogAxis
 from specinspect.report.text import kappa, number
+from specinspect.spectra.model import FAILED
 
 if TYPE_CHECKING:
     from specinspect.spectra.model import Histogram, Spectrum
@@ -122,5 +123,7 @@ def extremes(spectrum: Spectrum) -> str:
     """Return 'σmax 2.58  σmin 8.36e-7  κ 3.09e6'."""
     if spectrum.condition_number_status == "nonfinite_weights":
         return "NaN or infinite weights"
+    if spectrum.condition_number_status in FAILED:
+        return "not computed"
     least = number(spectrum.sigma_min) if spectrum.sigma_min is not None else "not resolved"
     return f"σmax {number(spectrum.sigma_max)}  σmin {least}  κ {kappa(spectrum)}"

@@ -22,6 +22,7 @@ from specinspect.report.model import (
     WorstConditionNumber,
 )
 from specinspect.report.structure import full_rank
+from specinspect.spectra.model import FAILED
 
 if TYPE_CHECKING:
     from specinspect.bounds.model import BoundCheck
@@ -167,6 +168,10 @@ def layer_findings(result: LayerResult) -> Iterator[Finding]:
     if spectrum.condition_number_status == "nonfinite_weights":
         yield Finding("nonfinite_weights", "error", name, notes, float(spectrum.nonfinite), 0.0)
         return
+    failed = [key for key, found in result.maps.items() if found.condition_number_status in FAILED]
+    if failed:
+        rule = result.maps[failed[0]].condition_number_status
+        yield Finding(rule, "error", name, f"no numbers for {', '.join(failed)}: {notes}")
     if spectrum.sigma_max == 0:
         yield Finding("zero_matrix", "error", name, "every entry is zero", 0.0)
         return

@@ -24,7 +24,7 @@ class Shown(NamedTuple):
 
     text: str
     level: int
-    """-1 nothing to say, 0 a number, 1 unresolved, 2 infinite, 3 a weight that is not finite."""
+    """-1 nothing to say, 0 a number, 1 unresolved, 2 infinite, 3 not finite, or not computed."""
     value: float = 0.0
     """Orders within a level."""
 
@@ -32,7 +32,7 @@ class Shown(NamedTuple):
 def severity(spectrum: Spectrum) -> tuple[int, float]:
     """Return (level, value) of `Shown` for a spectrum."""
     match spectrum.condition_number_status:
-        case "nonfinite_weights":
+        case "nonfinite_weights" | "beyond_float64" | "not_converged":
             return 3, 0.0
         case "infinite":
             return 2, 0.0

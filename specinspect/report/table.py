@@ -174,7 +174,7 @@ _INFINITE = 99.0
 
 
 def _log_kappa(spectrum: Spectrum) -> float | None:
-    if spectrum.condition_number_status == "nonfinite_weights":
+    if severity(spectrum)[0] == 3:
         return None
     if spectrum.condition_number_status == "infinite":
         return _INFINITE

@@ -168,6 +168,8 @@ def kappa(spectrum: Spectrum) -> str:
             return "∞"
         case "nonfinite_weights":
             return "NaN"
+        case "beyond_float64" | "not_converged":
+            return "?"
     bound = kappa_bound(spectrum)
     return "> 1" if bound is None else at_least(bound)
 

@@ -92,7 +92,11 @@ def conventions(report: Report, hidden: Collection[str] = ()) -> list[str]:
     if unresolved:
         sentences.append(unresolved)
     texts = {cell.text for cell in cells}
-    marks = {"∞": "∞: σmin is exactly zero.", "NaN": "NaN: the weight has NaN or infinite entries."}
+    marks = {
+        "∞": "∞: σmin is exactly zero.",
+        "NaN": "NaN: the weight has NaN or infinite entries.",
+        "?": "?: could not be computed, see the findings.",
+    }
     if texts & set(marks):
         sentences.append(" ".join(meaning for mark, meaning in marks.items() if mark in texts))
     grids = Counter(result.grid for result in report.layers if result.grid is not None)

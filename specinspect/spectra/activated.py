@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from math import prod
+from math import isfinite, prod
 
 import numpy as np
 import torch
@@ -374,6 +374,8 @@ class _Collection:
         tau = None
         if self.square:
             tau = Tau(min(float(t.min()) for t in self.tau), max(float(t.max()) for t in self.tau))
+            if not (isfinite(tau.min) and isfinite(tau.max)):
+                raise OverflowError("eigenvalues beyond float64")
         return Answer(maps, tau)
 
 

@@ -214,8 +214,7 @@ def _convolution(convolution: ConvolutionMap, plan: Plan, keep_values: bool) -> 
     kernel = convolution.kernel.to(plan.device).to(torch.float64)
     groups, out, inn = kernel.shape[:3]
     taps, aliases = prod(kernel.shape[3:]), convolution.aliases
-    places = prod(convolution.coarse)
-    count = groups * places * min(out, aliases * inn)
+    count = convolution.count
 
     found = scan(iter([kernel.reshape(groups * out, inn * taps)]), inn * taps, convolution.dtype)
     if found.nonfinite:

@@ -18,9 +18,14 @@ Status = Literal[
     "below_computation_precision",
     "infinite",
     "nonfinite_weights",
+    "beyond_float64",
+    "not_converged",
     "not_computed",
 ]
 """'not_computed' only where less than a spectrum was asked for (the gate's quick paths)."""
+
+FAILED = frozenset({"beyond_float64", "not_converged"})
+"""Status of a map of finite weights whose singular values could not be had: none of its numbers is given."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -61,7 +61,7 @@ def _dense(dense: DenseMap, plan: Plan, norm: bool) -> Measured:
     matrix = dense.matrix
     blocks = row_blocks(matrix, SCANNED, 1.0, "cpu", exact_dtype(matrix.dtype))
     found = scan(blocks, matrix.shape[1], dense.dtype, floors=False)
-    count = min(matrix.shape)
+    count = dense.count
     if found.nonfinite:
         spectrum = unusable(count, found.nonfinite, plan.device)
         return Measured(spectrum, (found.describe_nonfinite(),), zero_lines(found))
@@ -88,7 +88,7 @@ def _convolution(convolution: ConvolutionMap, plan: Plan, norm: bool) -> Measure
     kernel = convolution.kernel.to(plan.device).to(torch.float64)
     groups, out, inn = kernel.shape[:3]
     places = prod(convolution.coarse)
-    count = groups * places * min(out, convolution.aliases * inn)
+    count = convolution.count
     columns = inn * prod(kernel.shape[3:])
     found = scan(iter([kernel.reshape(groups * out, columns)]), columns, convolution.dtype, floors=False)
     live = (kernel != 0).flatten(3).any(-1)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from specinspect.spectra.model import Histogram, Spectrum, Status
 
 BINS = 48
+SMALLEST, LARGEST = 5e-324, float(np.finfo(np.float64).max)
 CERTAIN = 100.0
 """Computation floors that σ_min must exceed for a condition number: two digits are then certain."""
 
@@ -41,17 +42,20 @@ def histogram(values: NDArray[np.float64], bins: int = BINS) -> Histogram:
     edges = np.array([low - 0.05, high + 0.05]) if single else np.linspace(low, high, bins + 1)
     counts, edges = np.histogram(logs, edges)
     # exp of a logarithm rounds: the outermost edges are set to the values themselves or beyond.
-    bounds = np.exp(edges)
+    with np.errstate(over="ignore"):
+        bounds = np.clip(np.exp(edges), SMALLEST, LARGEST)
     bounds[0], bounds[-1] = min(bounds[0], positive.min()), max(bounds[-1], positive.max())
     return Histogram(tuple(bounds.tolist()), tuple(int(c) for c in counts), zeros)
 
 
 def effective_rank(values: NDArray[np.float64]) -> float:
     """Return exp(-Σ p log p) with p = σ/Σσ (Roy and Vetterli 2007); 0 for a zero matrix."""
-    total = values.sum()
-    if total == 0:
+    top = values.max()
+    if top == 0:
         return 0.0
-    p = values[values > 0] / total
+    relative = values / top  # a sum may leave float64 where its terms do not
+    p = relative / relative.sum()
+    p = p[p > 0]
     return float(np.exp(-(p * np.log(p)).sum()))
 
 
@@ -117,14 +121,14 @@ def _status(low: float, structural_zeros: int, storage_floor: float, computation
     return "resolved"
 
 
-def unusable(count: int, nonfinite: int, device: str) -> Spectrum:
-    """Return the Spectrum of a map with NaN or infinite entries: nothing can be said but that."""
+def unusable(count: int, nonfinite: int, device: str, status: Status = "nonfinite_weights") -> Spectrum:
+    """Return the Spectrum of a map of which nothing can be said but why: NaN or infinite entries, usually."""
     return Spectrum(
         count=count,
         sigma_max=None,
         sigma_min=None,
         condition_number=None,
-        condition_number_status="nonfinite_weights",
+        condition_number_status=status,
         pseudo_condition_number=None,
         numerical_rank=None,
         stable_rank=None,

@@ -219,3 +219,26 @@ def test_entries_of_a_large_checkpoint_are_read_once(tmp_path: Path, monkeypatch
     monkeypatch.setattr(engine.opening, "LOADING", 1)
     assert run(["check", str(path), "--select", "SI3"]) == 0
     assert sorted(taken) == ["0.weight", "4.weight"]
+
+
+HUGE = torch.full((3, 3), 1.7e308, dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    ("limits", "rules"),
+    [
+        ([], {"SI203"}),
+        (["--max-kappa", "1e4"], {"SI101", "SI203"}),
+        (["--max-skip-kappa", "1e4"], {"SI103", "SI203"}),
+        (["--max-sigma", "10", "--ignore", "SI203"], {"SI201"}),
+        (["--select", "SI3"], set()),
+    ],
+)
+def test_what_float64_cannot_hold_passes_no_rule_that_needs_it(
+    limits: list[str], rules: set[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_file({"bad.weight": HUGE, "good.weight": torch.eye(3)}, tmp_path / "x.safetensors")
+    code = run(["check", str(tmp_path / "x.safetensors"), *limits, "--format", "json"])
+    found = json.loads(capsys.readouterr().out)["checkpoints"][0]["findings"]
+    assert code == bool(rules)
+    assert {(f["rule"], f["layer"], f["severity"]) for f in found} == {(r, "bad", "error") for r in rules}

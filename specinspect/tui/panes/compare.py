@@ -27,6 +27,7 @@ WHY = {
     "kind_changed": "it is another kind of layer: there is nothing to subtract",
     "geometry_changed": "stride, dilation or padding has changed: there is nothing to subtract",
     "nonfinite_weights": "NaN or infinite entries",
+    "not_computed": "beyond float64, or a solver that did not converge",
     "convolution": "not computed for convolutions",
     "no_gap": "neighbouring singular values are too close to tell subspaces apart",
     "rank_zero": "rank zero",

@@ -199,7 +199,7 @@ def _depth(result: LayerResult | None, name: str, what: str, failed: bool) -> fl
     if result is None or name not in result.maps or "weight" not in result.maps:
         return None
     spectrum = result.maps[name]
-    if spectrum.condition_number_status == "nonfinite_weights":
+    if kappas.severity(spectrum)[0] == 3:
         return math.nan
     if what != "κ":
         return spectrum.sigma_max or None

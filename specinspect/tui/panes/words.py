@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 from specinspect.report.text import integer, kappa, number, rank
+from specinspect.spectra.model import FAILED
 
 if TYPE_CHECKING:
     from specinspect.spectra.model import Range, Spectrum
@@ -27,6 +28,8 @@ _STATUS: Mapping[str, str] = {
     "below_computation_precision": "not resolved: σmin is less than the method is accurate to",
     "infinite": "infinite: σmin is exactly zero",
     "nonfinite_weights": "none: the weight has NaN or infinite entries",
+    "beyond_float64": "none: singular values beyond 1.8e308, the largest that float64 holds",
+    "not_converged": "none: the eigenvalue solver did not converge",
 }
 
 
@@ -72,7 +75,7 @@ def facts_of(spectrum: Spectrum) -> Iterator[tuple[str, str]]:
     yield "", status(spectrum)
     if spectrum.nonfinite:
         yield "", f"NaN or infinite entries: {integer(spectrum.nonfinite)}"
-    if spectrum.condition_number_status == "nonfinite_weights":
+    if spectrum.condition_number_status in {"nonfinite_weights", *FAILED}:
         return
     yield "σmax", number(spectrum.sigma_max)
     yield "σmin", number(spectrum.sigma_min) if spectrum.sigma_min is not None else "not resolved"
