@@ -147,7 +147,7 @@ def study_layer(inspection: Inspection, layer: Layer, weight: Spectrum) -> Study
         a = projection_map(layer, linear, job.read, available)
         if _unfit(a, padded=False):
             return None
-        d = activated(layer, kernel, job.read, available, _probes(job, layer, linear, plan))
+        d = activated(layer, kernel, job.read, available, probes_of(job, layer, linear, plan))
         return Study(linear, layer.skip.kind, weight, d.diagonals, plan, a)
 
 
@@ -194,7 +194,7 @@ def _result(
             d = Activated(None)
             with_d = not {"chain", "skip_chain"}.isdisjoint(settings.maps)
             if with_d and kernel is not None and not weight.spectrum.nonfinite:
-                probes = _probes(job, layer, linear, plan)
+                probes = probes_of(job, layer, linear, plan)
                 d = activated(layer, kernel, job.read, frozenset(job.tensors), probes)
             a = projection_map(layer, linear, job.read, frozenset(job.tensors))
             unfit = _unfit(a, padded)
@@ -277,7 +277,7 @@ def _padded(
     return Answer(maps, padded_tau(linear, plan, transposed=transposed))
 
 
-def _probes(job: Job, layer: Layer, linear: LinearMap, plan: Plan) -> Probes:
+def probes_of(job: Job, layer: Layer, linear: LinearMap, plan: Plan) -> Probes:
     """Return at which inputs the layer's D is taken: the network's, the user's, or random ones."""
     from specinspect.checkpoint.read import read_tensor
     from specinspect.maps.operator import ConvolutionOperator

@@ -13,6 +13,7 @@ from specinspect.engine.blocks import run_block
 from specinspect.engine.jobs import block_jobs, check_memory, layer_jobs
 from specinspect.engine.layers import run_job
 from specinspect.engine.opening import Inspection, open_source, settings_of
+from specinspect.engine.products import measured_products
 from specinspect.engine.requests import recalled_blocks, recalled_layers
 from specinspect.layers.outside import outside
 from specinspect.report.assemble import assemble
@@ -80,13 +81,16 @@ def report(
     """Compute all chosen layers of an opened source."""
     start = time.perf_counter()
     plan = choose_plan(inspection.settings.device)
-    results = dict(_results(inspection, plan, progress, executor))
+    found = dict(_results(inspection, plan, progress, executor))
+    results = [found[i] for i in range(len(found))]
+    blocks = _measured_blocks(inspection, plan, executor)
     return assemble(
         inspection.checkpoint,
         inspection.settings.deciding(plan.device),
-        [results[i] for i in range(len(results))],
+        results,
         inspection.discovery.skipped,
-        blocks=_measured_blocks(inspection, plan, executor),
+        blocks=blocks,
+        products=measured_products(inspection, results, blocks, plan, executor),
         bad_tensors=tuple(bad_tensors(inspection)),
         notices=(*inspection.notices, *plan.notices),
         seconds=time.perf_counter() - start,

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from math import inf
 from typing import TYPE_CHECKING, Any
 
 from specinspect._version import __version__
-from specinspect.bounds import network
 from specinspect.bounds.catalogue import CATALOGUE
 from specinspect.checkpoint.model import Checkpoint, Skipped
-from specinspect.layers.blocks import Normalize
 from specinspect.report.model import (
     BadTensor,
     BlockResult,
@@ -21,12 +18,13 @@ from specinspect.report.model import (
     Summary,
     WorstConditionNumber,
 )
+from specinspect.report.network import network_bounds
 from specinspect.report.structure import full_rank
 from specinspect.spectra.model import FAILED
 
 if TYPE_CHECKING:
     from specinspect.bounds.model import BoundCheck
-    from specinspect.spectra.model import Spectrum
+    from specinspect.bounds.network import Products
 
 
 def assemble(
@@ -38,6 +36,7 @@ def assemble(
     blocks: Sequence[BlockResult] = (),
     notices: Sequence[str] = (),
     bad_tensors: Sequence[BadTensor] = (),
+    products: Products | None = None,
     seconds: float,
 ) -> Report:
     """Build the report of one checkpoint.
@@ -50,11 +49,13 @@ def assemble(
         blocks: what was measured of blocks.
         notices: what was asked for and could not be had (a device).
         bad_tensors: tensors in no layer whose entries are wrong.
+        products: of layers and of blocks that follow each other; None where none was formed.
         seconds: wall-clock time of the computation.
     """
     used = {name for result in results for name in result.layer.parameters}
     weights = [(result, result.maps["weight"]) for result in results]
     resolved = [(result, s.condition_number) for result, s in weights if s.condition_number is not None]
+    bounds = network_bounds(results, blocks, products)
     worst = max(resolved, key=lambda pair: pair[1], default=None)
     return Report(
         checkpoint=checkpoint_summary(checkpoint, notices),
@@ -65,6 +66,7 @@ def assemble(
             *(finding for result in results for finding in layer_findings(result)),
             *(finding for tensor in bad_tensors for finding in tensor_findings(tensor)),
             *(finding for result in blocks for finding in _violated(result.block.name, result.bounds)),
+            *_violated("network", bounds),
         ),
         summary=Summary(
             layers=len(results),
@@ -77,70 +79,8 @@ def assemble(
         ),
         version=__version__,
         blocks=tuple(blocks),
-        network=_network(results, blocks),
+        network=bounds,
         bad_tensors=tuple(bad_tensors),
-    )
-
-
-def _network(results: Sequence[LayerResult], blocks: Sequence[BlockResult]) -> tuple[BoundCheck, ...]:
-    """Return what follows for layers and blocks in a row (MATH R26), where bounds were computed."""
-    if not any(result.bounds for result in results):
-        return ()
-    places = {result.layer.name: place for place, result in enumerate(results)}
-    found = [_block_factor(block, places, results) for block in blocks if block.block.kind != "composed"]
-    layers = network.checks([_factor(result) for result in results])
-    return (*layers, *network.block_checks([factor for factor in found if factor is not None]))
-
-
-def _block_factor(
-    result: BlockResult, places: Mapping[str, int], results: Sequence[LayerResult]
-) -> network.BlockFactor | None:
-    """Return a block's map as a factor, None where its layers are not among the results."""
-    block, spectrum = result.block, result.skip
-    found = sorted(places[name] for name in block.layers if name in places)
-    if len(found) < len(block.layers) or not found:
-        return None
-    why_not = ""
-    if block.shortcut.kind != "identity" or spectrum is None:
-        why_not = "its shortcut is not the identity"
-    elif block.kind == "attention-vo":
-        why_not = "its attention weights are left out of what was measured"
-    elif any(isinstance(factor, Normalize) and factor.gain_only for factor in block.factors):
-        why_not = "the Jacobian of its normalisation is left out of what was measured"
-    elif block.kind != "residual" and block.source == "assumed":
-        why_not = "its name does not tell what normalises its sum"
-    elif found[-1] - found[0] >= len(found):
-        why_not = "other layers stand between its own"
-    channels = results[places[block.layers[0]]].layer.matrix_shape[1]
-    return network.BlockFactor(
-        block.name,
-        why_not,
-        (found[0], found[-1]),
-        (channels, *(result.grid or ())),
-        "" if block.after is None else block.after.name,
-        inf if spectrum is None else _worst_kappa(spectrum),
-        block.source == "assumed" or block.shortcut.source == "assumed",
-    )
-
-
-def _worst_kappa(spectrum: Spectrum) -> float:
-    """Return the largest κ over the patterns, infinite where one is not resolved."""
-    kappa = spectrum.condition_number
-    if spectrum.patterns is not None:
-        kappa = spectrum.patterns.scalars["condition_number"].max
-    return inf if kappa is None else kappa
-
-
-def _factor(result: LayerResult) -> network.Factor:
-    """Return a layer's own residual map; a convolution's κ on a periodic grid is not the network's."""
-    layer = result.layer
-    spectrum = result.maps.get("skip_chain") or result.maps.get("skip")
-    rows, columns = layer.matrix_shape
-    return network.Factor(
-        layer.name,
-        rows if rows == columns and layer.conv is None else None,
-        layer.skip.kind == "identity" and layer.skip.source in {"model", "config"},
-        inf if spectrum is None else _worst_kappa(spectrum),
     )
 
 

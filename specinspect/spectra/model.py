@@ -175,3 +175,14 @@ class BlockSpectra:
     def norm(self) -> float | None:
         """‖J‖, the median over patterns (MATH R31 needs it below 1)."""
         return None if self.chain is None else self.chain.sigma_max
+
+
+@dataclass(frozen=True, slots=True)
+class ProductExtremes:
+    """The product of maps that follow each other, at sampled activation patterns (MATH R26)."""
+
+    logs: tuple[tuple[float, float], ...]
+    """Pattern → natural logarithms of σ_max and σ_min: the product of many maps may leave float64. Empty
+    where it was not formed."""
+    why_not: str = ""
+    """Why it was not formed, '' where it was."""

@@ -20,7 +20,7 @@ import specinspect
 from specinspect.bounds.blocks import check_block, checks
 from specinspect.bounds.catalogue import CATALOGUE
 from specinspect.bounds.model import BoundCheck
-from specinspect.bounds.network import BlockFactor, block_checks
+from specinspect.bounds.network import BlockFactor, Extremes, block_checks
 from specinspect.checkpoint import Checkpoint, from_state_dict
 from specinspect.maps.blocks import build_branch, sample_inputs
 from specinspect.report.assemble import assemble
@@ -294,7 +294,7 @@ def test_blocks_in_a_row_multiply() -> None:
     found, report = Found(model), inspect(model)
     check = r26(report)
     assert check.verdict == "holds"
-    assert check.value is None
+    assert check.value is not None
     assert check.bound is not None
     assert not any("assumed" in a for a in check.assumptions)
     jacobians = []
@@ -307,17 +307,21 @@ def test_blocks_in_a_row_multiply() -> None:
             return x + 0.5 * F.leaky_relu(layer(x), 0.1)
 
         jacobians.append([torch.autograd.functional.jacobian(block_map, x) for x in inputs])
+    together = [torch.linalg.multi_dot(one[::-1]) for one in zip(*jacobians, strict=True)]
+    assert check.value == pytest.approx(max(float(torch.linalg.cond(m)) for m in together), rel=1e-6)
     largest = 1.0
     for one in product(*jacobians):
         largest = max(largest, float(torch.linalg.cond(torch.linalg.multi_dot(one[::-1]))))
-    assert 1.5 < largest <= check.bound * (1 + 1e-6)
+    assert 1.5 < check.value <= largest <= check.bound * (1 + 1e-6)
     worst = [max(float(torch.linalg.cond(j)) for j in each) for each in jacobians]
     assert check.bound == pytest.approx(float(np.prod(worst)), rel=1e-6)
 
 
 def test_a_product_needs_blocks_that_follow_each_other() -> None:
     def factor(place: int, **other: Any) -> BlockFactor:
-        made = BlockFactor(f"b{place}", "", (2 * place, 2 * place + 1), (8, 4, 4), "", 3.0, assumed=True)
+        kappa = other.pop("kappa", 3.0)
+        places, extremes = (2 * place, 2 * place + 1), Extremes(kappa, 1.0, kappa)
+        made = BlockFactor(f"b{place}", "", places, (8, 4, 4), "", extremes, assumed=True)
         return replace(made, **other)
 
     (held,) = block_checks([factor(0), factor(1), factor(2)])

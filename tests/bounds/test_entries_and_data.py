@@ -283,7 +283,7 @@ def test_r26_over_all_families() -> None:
 
 def test_r26_speaks_of_real_skips_only() -> None:
     def factor(name: str, width: int | None = 8, real: bool = True, kappa: float = 2.0) -> network.Factor:
-        return network.Factor(name, width, real, kappa)
+        return network.Factor(name, width, real, network.Extremes(kappa, 1.0, kappa))
 
     (check,) = network.checks([factor("a"), factor("b", kappa=3.0), factor("c")])
     assert (check.id, check.verdict, check.bound) == ("r26", "holds", pytest.approx(12))

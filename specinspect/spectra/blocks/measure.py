@@ -8,22 +8,14 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from specinspect.errors import LayerError, SettingsError
-from specinspect.layers.blocks import Apply, Block, Gate
+from specinspect.layers.blocks import Block
 from specinspect.layers.model import Layer
 from specinspect.maps.blocks import (
-    Branch,
     Elementwise,
     Gated,
     Stage,
-    alike_at_all_pixels,
-    build_branch,
-    keeps_grid,
-    points,
-    sample_inputs,
 )
 from specinspect.maps.build import Read
-from specinspect.maps.patterns import probe_seed
 from specinspect.spectra.activated import over_patterns
 from specinspect.spectra.model import BlockSpectra
 from specinspect.spectra.plan import Plan
@@ -32,11 +24,11 @@ from specinspect.spectra.summary import unusable
 
 if TYPE_CHECKING:
     from torch import Tensor
-from specinspect.spectra.blocks.cost import affordable_grid
 from specinspect.spectra.blocks.frequency import by_frequency
 from specinspect.spectra.blocks.heads import head_spectra
 from specinspect.spectra.blocks.pixel import by_pixel
 from specinspect.spectra.blocks.question import PERIODIC, BlockQuestion, TooLargeError, value_count
+from specinspect.spectra.blocks.ready import built, sampled
 from specinspect.spectra.blocks.rounding import nonfinite_entries
 
 
@@ -92,25 +84,21 @@ def measure_block(
     Raises:
         LayerError: the tensors do not fit together.
     """
-    branch, how, assumptions = _built(block, layers, read, available, grid, patterns, zeros, per_pixel)
+    branch, how, assumptions = built(block, layers, read, available, grid, patterns, zeros, per_pixel)
     bad, note = nonfinite_entries((*branch.stages, *(branch.shortcut or ())))
     if bad:
         result = unusable(value_count(branch), bad, plan.device)
         skip = None if block.shortcut.kind == "none" else result
         unknown = BlockSpectra(block, result, skip, branch.grid or None, (), tuple(assumptions), (note,))
         return BlockAnswer(unknown)
-    at, sampled = _sampled(block, branch, inputs, entering, patterns, seed)
-    assumptions += sampled
-    exact = how != PERIODIC and bool(branch.grid)
-    if branch.grid and branch.varies and "per pixel" not in how:
-        assumptions.append("one diagonal per channel, that of one pixel")
-        at = alike_at_all_pixels(at) if exact else at
+    at, sentences = sampled(block, branch, inputs, entering, patterns, seed, how)
+    assumptions += sentences
     question = BlockQuestion(block, branch, rho, beta, plan, keep_values, how, quantities)
     notes: tuple[str, ...] = ()
     try:
         if not all(bool(x.isfinite().all()) for x in at):
             raise TooLargeError
-        if exact:
+        if how != PERIODIC and branch.grid:
             chains, skips, notes, gathered = by_pixel(question, at)
         else:
             chains, skips, gathered = by_frequency(question, at)
@@ -128,79 +116,6 @@ def measure_block(
     unique = tuple(dict.fromkeys(assumptions))
     spectra = BlockSpectra(block, chain, skip, branch.grid or None, heads, unique, notes)
     return BlockAnswer(spectra, gathered)
-
-
-def _built(
-    block: Block,
-    layers: Mapping[str, Layer],
-    read: Read,
-    available: frozenset[str],
-    asked: int,
-    patterns: int,
-    zeros: bool,
-    per_pixel: bool,
-) -> tuple[Branch, str, list[str]]:
-    """Return the block ready to be run, how it is measured, and what was assumed."""
-    grid = affordable_grid(block, layers, asked, patterns)
-    branch = build_branch(block, layers, read, available, grid, zeros=zeros)
-    how = f"{'zero-padded, ' if zeros else ''}a diagonal per {'pixel' if per_pixel else 'channel'}"
-    assumptions = [*block.assumptions, *branch.assumptions]
-    if zeros and not keeps_grid(branch):
-        branch, how = build_branch(block, layers, read, available, grid), PERIODIC
-        assumptions.append("measured on a periodic grid: with its own zeros it does not keep the grid's size")
-    if branch.grid:
-        text = "×".join(map(str, branch.grid))
-        smaller = f", smaller than {asked} to bound the work" if grid < asked else ""
-        lead = f"{text} grid with zeros around it" if how.startswith("zero") else f"periodic {text} grid"
-        assumptions.append(f"{lead}: the input size is not stored in the checkpoint{smaller}")
-    return branch, how, assumptions
-
-
-def _sampled(
-    block: Block, branch: Branch, inputs: Tensor | None, entering: Tensor | None, patterns: int, seed: int
-) -> tuple[list[Tensor], list[str]]:
-    """Return what comes into each stage at the inputs given, or at random ones, and what was assumed."""
-    assumptions = []
-    if entering is not None and branch.varies:
-        at, why = _from_first_layer(block, branch, entering, patterns, seed)
-        if at is not None:
-            return at, []
-        assumptions.append(why)
-    if inputs is None:
-        inputs = sample_inputs(branch, block.name, patterns if branch.varies else 1, seed)
-        if branch.varies:
-            assumptions.append("activations sampled at standard normal inputs of the block")
-    elif tuple(inputs.shape[1:]) != (branch.channels, *branch.grid):
-        expected = "×".join(map(str, (branch.channels, *branch.grid)))
-        raise LayerError(f"{block.name}: expected inputs of {expected}, got {tuple(inputs.shape[1:])}")
-    return points(branch.stages, inputs.to(torch.float64)), assumptions
-
-
-def _from_first_layer(
-    block: Block, branch: Branch, entering: Tensor, patterns: int, seed: int
-) -> tuple[list[Tensor] | None, str]:
-    """Return what comes into each stage, given what comes into the first layer, or None and why not."""
-    lead = next(i for i, factor in enumerate(block.factors) if isinstance(factor, Apply | Gate))
-    if any(stage.varies for stage in branch.stages[:lead]):
-        return None, "the inputs given are those of its first layer, not of the activation in front of it"
-    x = entering.to(torch.float64)
-    if branch.grid and tuple(x.shape[1:]) != (branch.channels, *branch.grid):
-        sides = "×".join(map(str, x.shape[2:]))
-        return None, f"the inputs given have sides {sides}, not those of its grid"
-    if not branch.grid:
-        x = x.reshape(-1, x.shape[-1])
-    if x.shape[1] != branch.channels or not len(x):
-        raise SettingsError(
-            f"--inputs: block {block.name!r}: expected an array of shape (n, {branch.channels}), "
-            f"got {tuple(entering.shape)}"
-        )
-    if not bool(x.isfinite().all()):
-        raise SettingsError(f"--inputs: block {block.name!r}: NaN or infinite values in the inputs")
-    generator = torch.Generator().manual_seed(probe_seed(seed, block.name))
-    x = x[torch.randperm(len(x), generator=generator)[:patterns]]
-    # The derivatives of what stands in front of the layer are the same at every input.
-    before = [torch.zeros(len(x), branch.channels, *branch.grid, dtype=torch.float64)] * lead
-    return [*before, *points(branch.stages[lead:], x)], ""
 
 
 def _active_fraction(stages: Sequence[Stage], at: Sequence[Tensor], pattern: int) -> float:
