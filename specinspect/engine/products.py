@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 from specinspect.bounds.network import Products
 from specinspect.cache.results import Request, ResultCache
+from specinspect.engine.failures import named_errors
 from specinspect.engine.jobs import BlockJob, Job, jobs_of_blocks, layers_job
-from specinspect.engine.layers import named_errors, probes_of
+from specinspect.engine.layers import probes_of
 from specinspect.engine.opening import Inspection
 from specinspect.engine.requests import request_of_block, request_of_layer
 from specinspect.layers.model import Layer
