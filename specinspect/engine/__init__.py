@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from specinspect.engine.blocks import run_block
+from specinspect.engine.blocks import BlockStudy, run_block, study_block
 from specinspect.engine.failures import named_memory_errors, solver_errors
 from specinspect.engine.jobs import BlockJob, Job, block_jobs, check_memory, layer_jobs, layers_job
 from specinspect.engine.layers import run_job, study_layer
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = [
     "LOADING",
     "BlockJob",
+    "BlockStudy",
     "Inspection",
     "Job",
     "Progress",
@@ -43,5 +44,6 @@ __all__ = [
     "run_job",
     "settings_of",
     "solver_errors",
+    "study_block",
     "study_layer",
 ]

@@ -80,7 +80,7 @@ def block_jobs(
     """
     blocks = [block for number, block in enumerate(inspection.blocks) if number not in known]
     jobs = list(jobs_of_blocks(inspection, blocks, plan))
-    return jobs, [_block_cost(job) for job in jobs]
+    return jobs, [block_cost(job) for job in jobs]
 
 
 def jobs_of_blocks(inspection: Inspection, blocks: Sequence[Block], plan: Plan) -> Iterator[BlockJob]:
@@ -94,7 +94,8 @@ def jobs_of_blocks(inspection: Inspection, blocks: Sequence[Block], plan: Plan) 
         yield BlockJob(block, layers, tensors, inspection.settings, plan, inspection.cache, entering)
 
 
-def _block_cost(job: BlockJob) -> Cost:
+def block_cost(job: BlockJob) -> Cost:
+    """Return what a block will take."""
     from specinspect.spectra.blocks import affordable_grid, block_operations
 
     grid, patterns = job.settings.grid, job.settings.patterns

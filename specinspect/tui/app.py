@@ -28,7 +28,14 @@ from specinspect.tui.editing import Editing
 from specinspect.tui.help import HelpScreen
 from specinspect.tui.keys import KEYS
 from specinspect.tui.live import Learned, Lens
-from specinspect.tui.messages import ActivationChosen, FactEdited, LayerChosen, PatternChosen, ScaleChosen
+from specinspect.tui.messages import (
+    ActivationChosen,
+    BlockChosen,
+    FactEdited,
+    LayerChosen,
+    PatternChosen,
+    ScaleChosen,
+)
 from specinspect.tui.plain import AsciiFilter
 from specinspect.tui.runner import BlockDone, Event, Progress, Runner, Said, TensorsRead
 from specinspect.tui.session import ACTIVATIONS, SORTS, STEP, Session
@@ -428,7 +435,7 @@ class Inspector(App[None]):
         self.set_timer(SETTLE, lambda: self._look() if turn == self._settling else None)
 
     def _look(self) -> None:
-        setting = self.session.setting()
+        setting = self.session.setting(block=self.pane == "skip")
         needed = self.pane == "skip" or not self.session.at_run or self.session.pattern is not None
         if setting is None or not needed:
             return
@@ -582,6 +589,13 @@ class Inspector(App[None]):
 
     def _set_pattern(self, pattern: int | None) -> None:
         self.session.pattern = pattern
+        self._update_pane()
+        self._look()
+
+    def on_block_chosen(self, message: BlockChosen) -> None:
+        """Show the whole block of the selected layer, or the layer again."""
+        message.stop()
+        self.session.on_block = message.on
         self._update_pane()
         self._look()
 

@@ -7,19 +7,21 @@ known t they are interpolated one by one: each is a Lipschitz function of t with
 from __future__ import annotations
 
 import threading
+import time
 from bisect import bisect_left, insort
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from specinspect.tui.view import Live
-from specinspect.tui.work import Studied, Work, reason
+from specinspect.tui.work import Studied, StudiedBlock, Work, reason
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     from specinspect.engine import Inspection
+    from specinspect.layers.blocks import Block
     from specinspect.layers.model import Layer
     from specinspect.spectra.model import SkipCurve, Spectrum
 
@@ -27,6 +29,8 @@ RAYS = (1.0, 0.5, 0.25, 0.75, 1.5, 2.0, 1.25, 1.75, 0.125, 0.375, 0.625, 0.875, 
 """β/ρ at which whole spectra are computed once there is nothing else to do, the most useful first."""
 CURVE = tuple(2.0 * i / 32 for i in range(33))
 """β/ρ of the curve of κ."""
+QUICK_BLOCK = 2.0
+"""Seconds of one measurement up to which a block is also measured where nobody has been yet."""
 QUICK_COLUMNS = 1024
 """Beyond this the curve is made of the spectra at RAYS: more points would take too long."""
 
@@ -42,6 +46,8 @@ class Setting:
     pattern: int | None = None
     epoch: int = 0
     """Grows with every selection: what was learned before has been forgotten by the app."""
+    block: Block | None = None
+    """That is shown rather than the layer."""
 
 
 @dataclass(slots=True)
@@ -174,7 +180,12 @@ class Learned:
     chain: Spectrum | None = None
     """Of today's pattern."""
     curve: SkipCurve | None = None
-    chain_curve: SkipCurve | None = None
+    block: tuple[float, Spectrum] | None = None
+    """t, and the spectrum of A + tJ of `setting.block`."""
+    block_at_zero: Spectrum | None = None
+    """Of βJ, at ρ = 0, for today's β."""
+    block_stays: str = ""
+    """Why the block is not measured at other ρ and β."""
     problem: str = ""
 
 
@@ -192,6 +203,9 @@ class Lens:
         self._asked: tuple[Inspection, Setting, Spectrum] | None = None
         self._stopped = self._busy = False
         self._study: tuple[Layer, Studied | None] | None = None
+        self._block: tuple[Block, StudiedBlock | None] | None = None
+        self._block_seconds = 0.0
+        """That the block took the last time."""
         self._epoch = -1
         self._told: set[tuple[str, float, int | None]] = set()
         """What the app has been told in this epoch."""
@@ -235,17 +249,64 @@ class Lens:
         import torch
 
         with torch.inference_mode():
+            if self._epoch != setting.epoch:
+                self._epoch = setting.epoch
+                self._told.clear()
+                self._block = None
+            try:
+                block = self._block_of(inspection, setting)
+                if block is not None:
+                    self._block_now(block, setting)
+            except Exception as error:  # the layer is still to be had
+                block = None
+                self._hand_over(Learned(setting, block_stays=reason(error)))
             if self._study is None or self._study[0] is not setting.layer:
                 self._study = None  # or two layers would be held
                 self._study = (setting.layer, self._work.study(inspection, setting.layer, weight))
             study = self._study[1]
-            if study is None:
-                return
-            if self._epoch != setting.epoch:
-                self._epoch = setting.epoch
-                self._told.clear()
-            self._now(study, setting)
-            self._rest(study, setting)
+            if study is not None:
+                self._now(study, setting)
+            if block is not None:
+                self._block_rest(block, setting)
+            if study is not None:
+                self._rest(study, setting)
+
+    def _block_of(self, inspection: Inspection, setting: Setting) -> StudiedBlock | None:
+        """Return the block that is shown, ready to be measured; the app is told where it cannot be."""
+        if setting.block is None:
+            return None
+        if self._block is None or self._block[0] != setting.block:
+            self._block = (setting.block, self._work.block(inspection, setting.block))
+        study = self._block[1]
+        if study is None and self._new(setting, f"block {setting.block.name} stays", 0.0, None):
+            self._hand_over(Learned(setting, block_stays="too large to follow"))
+        return study
+
+    def _block_now(self, block: StudiedBlock, setting: Setting) -> None:
+        """Measure the block at today's ρ and β."""
+        if setting.rho == 0:
+            found = block.skip(0.0, setting.beta)
+            if found is not None:
+                self._hand_over(Learned(setting, block_at_zero=found))
+        else:
+            self._block_at(block, setting, setting.beta / setting.rho)
+
+    def _block_rest(self, block: StudiedBlock, setting: Setting) -> None:
+        """Measure it where the next change may lead, if that is quick and nothing else is asked for."""
+        for t in RAYS:
+            if self._block_seconds < QUICK_BLOCK:
+                self._block_at(block, setting, t)
+
+    def _block_at(self, block: StudiedBlock, setting: Setting, t: float) -> None:
+        if setting.block is None or not self._new(setting, f"block {setting.block.name}", t, None):
+            return
+        start = time.perf_counter()
+        found = block.skip(1.0, t)
+        self._block_seconds = time.perf_counter() - start
+        if found is not None:
+            self._hand_over(Learned(setting, block=(t, found)))
+        else:
+            self._hand_over(Learned(setting, block_stays="could not be measured anew"))
 
     def _now(self, study: Studied, setting: Setting) -> None:
         """Compute what is on the screen."""

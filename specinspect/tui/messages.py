@@ -48,3 +48,10 @@ class LayerChosen(Message):
     """A layer was picked inside a pane: the app selects it in the tree."""
 
     layer: str
+
+
+@dataclass
+class BlockChosen(Message):
+    """The whole block of the selected layer is to be shown, or the layer again."""
+
+    on: bool

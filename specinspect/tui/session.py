@@ -42,6 +42,12 @@ class Looked:
     chain: dict[int, Spectrum] = field(default_factory=dict)
     at_zero: dict[tuple[float, int | None], dict[str, Spectrum]] = field(default_factory=dict)
     curve: SkipCurve | None = None
+    block: Rays = field(default_factory=Rays)
+    """A + tJ of the block that the selected layer is part of."""
+    block_at_zero: dict[float, Spectrum] = field(default_factory=dict)
+    """β → βJ."""
+    block_stays: str = ""
+    """Why the block is not measured at other ρ and β."""
 
 
 class Session:
@@ -69,6 +75,8 @@ class Session:
         self.rho, self.beta = self.base.rho, self.base.beta
         self.selected: int | None = 0 if layers else None
         self.pattern: int | None = None
+        self.on_block = False
+        """Whether the block of the selected layer is shown rather than the layer."""
         self.blocks: dict[str, BlockResult] = {}
         self.bad_tensors: tuple[BadTensor, ...] = ()
         self.edits: dict[str, dict[str, str]] = {}
@@ -88,7 +96,10 @@ class Session:
     def take(self, event: Event) -> int | None:
         """Take in an event of the pass; return the layer that it changed."""
         if isinstance(event, BlockDone):
+            shown = self.shown_block()
             self.blocks[event.result.block.name] = event.result
+            if shown is not None and self.shown_block() is not shown:
+                self.forget()  # an edit has changed it: so has what was learned of it
             return None
         if isinstance(event, TensorsRead):
             self.bad_tensors = event.bad
@@ -266,12 +277,18 @@ class Session:
         """Whether ρ and β are those of the run."""
         return (self.rho, self.beta) == (self.base.rho, self.base.beta)
 
-    def setting(self) -> Setting | None:
-        """Return what the lens is to look at."""
+    def setting(self, *, block: bool = False) -> Setting | None:
+        """Return what the lens is to look at.
+
+        Args:
+            block: also at the block, where it is shown rather than the layer.
+        """
         if self.selected is None or self.rows[self.selected].result is None:
             return None
         layer = self.rows[self.selected].layer
-        return Setting(self.selected, layer, self.rho, self.beta, self.pattern, self.epoch)
+        shown = self.shown_block() if block and self.on_block else None
+        beside = shown.block if shown is not None and shown.skip is not None else None
+        return Setting(self.selected, layer, self.rho, self.beta, self.pattern, self.epoch, beside)
 
     def learn(self, learned: Learned) -> bool:
         """Take in what the lens found; False if it is about another layer by now."""
@@ -290,7 +307,21 @@ class Session:
             looked.at_zero[setting.beta, setting.pattern] = dict(learned.at_zero)
         if learned.curve is not None:
             looked.curve = learned.curve
+        if learned.block is not None:
+            looked.block.add(*learned.block)
+        if learned.block_at_zero is not None:
+            looked.block_at_zero[setting.beta] = learned.block_at_zero
+        looked.block_stays = looked.block_stays or learned.block_stays
         return True
+
+    def _block_live(self) -> Live | None:
+        """Return ρA + βJ of the block at today's ρ and β, as far as it is known."""
+        if self.at_run:
+            return None
+        if self.rho == 0:
+            found = self.looked.block_at_zero.get(self.beta)
+            return None if found is None else live(found, exact=True)
+        return self.looked.block.at(self.rho, self.beta)
 
     def live_maps(self) -> dict[str, Live]:
         """Return the maps of the selected layer at today's ρ, β and pattern, as far as they are known."""
@@ -363,7 +394,11 @@ class Session:
             live=self.live_maps(),
             skip_curve=curve,
             chain_curve=at_rho(rays.curve(), self.rho) if rays is not None else None,
-            block=self._block(row.layer.name),
+            block=self.shown_block(),
+            on_block=self.on_block,
+            block_live=self._block_live(),
+            block_curve=at_rho(looked.block.curve(), self.rho),
+            block_stays=looked.block_stays,
             activation=self.activation_of(row.layer.name),
             activations=ACTIVATIONS,
             pattern=self.pattern,
@@ -371,7 +406,11 @@ class Session:
             guarantees=guarantees(row.result, self.rho, curve.beta if curve is not None else (), self.beta),
         )
 
-    def _block(self, name: str) -> BlockResult | None:
+    def shown_block(self) -> BlockResult | None:
+        """Return the block that the selected layer is part of, None until it is measured."""
+        if self.selected is None:
+            return None
+        name = self.rows[self.selected].layer.name
         for block in self.inspection.blocks:
             if name in block.layers or name in block.shortcut_layers:
                 found = self.blocks.get(block.name)

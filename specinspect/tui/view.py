@@ -73,7 +73,15 @@ class PaneView:
     """Guaranteed bounds along β, at today's ρ, on κ of ρI + βW."""
 
     block: BlockResult | None = None
-    """Of the residual block, MLP or attention that the selected layer is part of, or that is selected."""
+    """Of the residual block, MLP or attention that the selected layer is part of."""
+    on_block: bool = False
+    """Whether the block is shown rather than the layer, in the panes that can."""
+    block_live: Live | None = None
+    """ρA + βJ at today's ρ and β; None where they are the run's, and until it is known."""
+    block_curve: SkipCurve | None = None
+    """Extremes of ρA + βJ at the β that were measured so far, at today's ρ."""
+    block_stays: str = ""
+    """Why the block is not measured at other ρ and β than the run's."""
 
     comparison: LayerComparison | None = None
     """The selected layer in this checkpoint and in a second one."""

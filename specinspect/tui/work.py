@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from specinspect.comparison.measure import PairJob
     from specinspect.comparison.model import LayerComparison
     from specinspect.engine import Inspection, Job
+    from specinspect.layers.blocks import Block
     from specinspect.layers.model import Layer
     from specinspect.report.model import BadTensor, BlockResult, LayerResult
     from specinspect.schedule import Cost
@@ -90,6 +91,13 @@ class Studied(Protocol):
         """Return the extremes of A + βW along β."""
 
 
+class StudiedBlock(Protocol):
+    """A block held ready; see `engine.blocks.BlockStudy`, which this is."""
+
+    def skip(self, rho: float, beta: float, /) -> Spectrum | None:
+        """Return the spectrum of ρA + βJ."""
+
+
 class Work(Protocol):
     """The engine as the app sees it; tests put canned results in its place."""
 
@@ -113,6 +121,9 @@ class Work(Protocol):
 
     def study(self, inspection: Inspection, layer: Layer, weight: Spectrum, /) -> Studied | None:
         """Return a layer ready for any ρ and β, None where it has no maps beside its weight."""
+
+    def block(self, inspection: Inspection, block: Block, /) -> StudiedBlock | None:
+        """Return a block ready for any ρ and β, None where it has no shortcut or takes too long."""
 
 
 class EngineWork:
@@ -215,6 +226,12 @@ class EngineWork:
         from specinspect.engine import study_layer
 
         return study_layer(inspection, layer, weight)
+
+    def block(self, inspection: Inspection, block: Block) -> StudiedBlock | None:
+        """Return a block ready for any ρ and β, None where it has no shortcut or takes too long."""
+        from specinspect.engine import study_block
+
+        return study_block(inspection, block)
 
 
 def _task(

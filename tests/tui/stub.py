@@ -9,12 +9,14 @@ from functools import partial
 
 import numpy as np
 
+from specinspect.bounds.model import BoundCheck
 from specinspect.checkpoint.model import Checkpoint
 from specinspect.comparison.model import LayerComparison
 from specinspect.engine import Inspection
 from specinspect.errors import CheckpointError
 from specinspect.inputs import NO_INPUTS
 from specinspect.layers import Discovery
+from specinspect.layers.blocks import Apply, Block, Shortcut
 from specinspect.layers.model import Activation, Layer
 from specinspect.layers.rules import ruled_activation
 from specinspect.report.model import BadTensor, BlockResult, LayerResult
@@ -50,6 +52,9 @@ class Stub:
     seconds: dict[str, dict[str, LayerComparison]] = field(default_factory=dict)
     """Path of a second checkpoint → layer → what comparing it gives."""
     bad: tuple[BadTensor, ...] = ()
+    blocks: tuple[BlockResult, ...] = ()
+    stays: bool = False
+    """Whether blocks take too long to be measured again."""
     studied: list[str] = field(default_factory=list)
     computed: list[str] = field(default_factory=list)
 
@@ -61,7 +66,11 @@ class Stub:
     def plan(self, given: Inspection, layers: Set[int], blocks: Set[str]) -> Pass:
         wanted = [(i, layer) for i, layer in enumerate(given.discovery.layers) if i not in layers]
         tasks = tuple(self._task(i, layer) for i, layer in wanted)
-        return Pass(tasks, (), "cpu", 1)
+        of_blocks = tuple(
+            Task((), block.block.name, 1.0, 1000, partial(lambda found: found, block))
+            for block in self.blocks
+        )
+        return Pass(tasks, of_blocks, "cpu", 1)
 
     def bad_tensors(self, given: Inspection) -> tuple[BadTensor, ...]:
         return self.bad
@@ -92,6 +101,9 @@ class Stub:
     def study(self, given: Inspection, layer: Layer, weight: Spectrum) -> Study | None:
         self.studied.append(layer.name)
         return Study()
+
+    def block(self, given: Inspection, block: Block) -> StudyOfBlock | None:
+        return None if self.stays else StudyOfBlock()
 
     def _task(self, index: int, layer: Layer) -> Task:
         def run() -> tuple[LayerResult, ...]:
@@ -129,6 +141,13 @@ class Study:
         return SkipCurve(tuple(betas), tops, lows, tuple(a / b for a, b in zip(tops, lows, strict=True)))
 
 
+class StudyOfBlock:
+    """J = diag(-0.5, 0.5)."""
+
+    def skip(self, rho: float, beta: float) -> Spectrum:
+        return spectrum_of(np.abs(rho + beta * np.array([-0.5, 0.5])))
+
+
 def spectrum_of(values: np.ndarray, zeros: int = 0) -> Spectrum:
     return summarise(
         np.sort(values)[::-1],
@@ -144,6 +163,18 @@ def spectrum_of(values: np.ndarray, zeros: int = 0) -> Spectrum:
 def canned(count: int = 8) -> list[LayerResult]:
     """Return layers of every kind; the names mean harm."""
     return list(report().layers)[:count] if count < 15 else list(report().layers)
+
+
+def with_block(*layers: str, stays: bool = False) -> tuple[Inspector, Stub]:
+    """Return an app whose layers of these names make a block: J = diag(-0.5, 0.5) beside an identity."""
+    found = canned(15)
+    shortcut = Shortcut("identity", "assumed")
+    block = Block("blk[/]", "residual", tuple(map(Apply, layers)), shortcut, "assumed")
+    chain = spectrum_of(np.array([0.5, 0.5]))
+    checks = (BoundCheck("r2", "skip", "holds", 1.5, 1.6, 0.06, None, "of the block", ()),)
+    result = BlockResult(block, chain, StudyOfBlock().skip(1.0, 1.0), bounds=checks)
+    work = Stub({result.layer.name: result for result in found}, blocks=(result,), stays=stays)
+    return Inspector(replace(inspection(found), blocks=(block,)), work=work), work
 
 
 def app(results: Sequence[LayerResult] | None = None, **stub: object) -> tuple[Inspector, Stub]:

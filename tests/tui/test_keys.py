@@ -21,7 +21,7 @@ from specinspect.tui.panes.skip import SkipPane
 from tests.comparison.canned import comparison
 from tests.report.canned import MARKUP
 from tests.tui.drive import SMALL, computed, drive, screen, table, until
-from tests.tui.stub import Stub, app, canned, inspection
+from tests.tui.stub import Stub, app, canned, inspection, with_block
 
 QUERY = "encoder.layers.0.attention.self.query"
 
@@ -200,6 +200,98 @@ def test_beta_and_rho_follow_at_once_and_exactly_later() -> None:
         assert session.at_run
         assert "(run:" not in screen(inspector)
         assert work.studied == [QUERY]  # nothing else was computed
+
+    drive(inspector, steps)
+
+
+def test_a_block_follows_beta_and_rho_too() -> None:
+    inspector, _ = with_block(QUERY, MARKUP)
+
+    async def steps(pilot: Pilot[Any]) -> None:
+        await computed(pilot)
+        await until(pilot, lambda: bool(inspector.session.blocks))
+        go_to(inspector, QUERY)
+        await pilot.press("2", "k")
+        session = inspector.session
+        await until(pilot, lambda: len(session.looked.block.order) > 10)
+        await until(pilot, lambda: "κ(ρA+βJ) 3.00   exact" in screen(inspector))
+        await pilot.press("right_square_bracket")  # interpolated at once
+        found = session._block_live()
+        assert found is not None
+        assert found.sigma_max == pytest.approx(1 + 1.05 / 2)
+        await until(pilot, lambda: "κ(ρA+βJ) 3.21   exact" in screen(inspector))
+        await pilot.press("left_curly_bracket")
+        await until(pilot, lambda: (it := session._block_live()) is not None and it.exact)
+        found = session._block_live()
+        assert found is not None
+        assert (found.sigma_max, found.sigma_min) == pytest.approx((0.95 + 0.525, 0.95 - 0.525))
+        inspector.post_message(ScaleChosen(0.0, 0.5))
+        await until(pilot, lambda: (it := session._block_live()) is not None and it.sigma_max == 0.25)
+        # what is shown of a block does not depend on which of its layers is selected
+        go_to(inspector, MARKUP)
+        await until(pilot, lambda: (it := session._block_live()) is not None and it.sigma_max == 0.25)
+        go_to(inspector, "head")  # in no block
+        await until(pilot, lambda: "[W]" in screen(inspector))
+
+    drive(inspector, steps)
+
+
+def test_a_block_that_takes_too_long_stays_where_the_run_was_and_says_so() -> None:
+    inspector, _ = with_block(QUERY, stays=True)
+
+    async def steps(pilot: Pilot[Any]) -> None:
+        await computed(pilot)
+        await until(pilot, lambda: bool(inspector.session.blocks))
+        go_to(inspector, QUERY)
+        await pilot.press("2", "k", "right_square_bracket")
+        await until(pilot, lambda: "too large to follow: at ρ 1, β 1" in screen(inspector))
+        assert "κ(ρA+βJ) 3.00" in screen(inspector)
+
+    drive(inspector, steps, (160, 40))
+
+
+def test_a_block_that_fails_is_told_and_the_layer_still_follows() -> None:
+    inspector, work = with_block(QUERY)
+
+    def failing(*_: Any) -> Any:
+        raise RuntimeError("no room [/] for it")
+
+    work.block = failing  # type: ignore[method-assign, assignment]
+
+    async def steps(pilot: Pilot[Any]) -> None:
+        await computed(pilot)
+        await until(pilot, lambda: bool(inspector.session.blocks))
+        go_to(inspector, QUERY)
+        await pilot.press("2", "k", "right_square_bracket")
+        await until(pilot, lambda: "no room [/] for it" in screen(inspector))
+        await until(pilot, lambda: (it := inspector.session.live_maps().get("skip")) is not None and it.exact)
+
+    drive(inspector, steps, (160, 40))
+
+
+def test_the_bounds_of_the_block_are_a_key_away_and_the_choice_is_one_for_all_panes() -> None:
+    inspector, _ = with_block(QUERY)
+
+    async def steps(pilot: Pilot[Any]) -> None:
+        await computed(pilot)
+        await until(pilot, lambda: bool(inspector.session.blocks))
+        go_to(inspector, QUERY)
+        await pilot.press("b")
+        await until(pilot, lambda: "[layer] block blk[/]" in screen(inspector))
+        of_layer = screen(inspector)
+        assert "of the block" not in of_layer
+        await pilot.press("k")
+        await until(pilot, lambda: "layer [block blk[/]]" in screen(inspector))
+        assert "of the block" in screen(inspector)
+        assert "ρA+βJ" in screen(inspector)
+        await pilot.press("right_square_bracket")  # verdicts stay those of the run
+        await until(pilot, lambda: "✓ holds 1   at ρ 1, β 1" in screen(inspector))
+        await pilot.press("2")
+        await until(pilot, lambda: "[block]" in screen(inspector))
+        await pilot.press("k", "b")
+        await until(pilot, lambda: "[layer] block blk[/]" in screen(inspector))
+        go_to(inspector, "head")
+        await until(pilot, lambda: "block blk[/]" not in screen(inspector))
 
     drive(inspector, steps)
 

@@ -309,7 +309,7 @@ def test_the_block_as_a_whole() -> None:
     measured_block = BlockResult(block, measured([2.0, 0.125]), measured([3.0, 1.5]))
     host = drive("skip", view(block=measured_block), keys("k"))
     assert "residual layer1.0: 2 layers, shortcut identity" in host.text
-    assert "κ(J) 16.0 -> κ(A + J) 2.00" in host.text
+    assert "κ(J) 16.0 -> κ(ρA+βJ) 2.00" in host.text
     assert "[W]" in drive("skip", view(block=measured_block), keys("k", "k")).text
     assert "[W]" in drive("skip", view(), keys("k")).text
 

@@ -16,8 +16,9 @@ import torch
 from rich.segment import Segment
 from textual.color import Color
 
-from specinspect.engine import iter_layers, open_source, study_layer
+from specinspect.engine import Inspection, iter_layers, open_source, study_block, study_layer
 from specinspect.errors import SettingsError
+from specinspect.layers.blocks import Apply, Block, Shortcut
 from specinspect.settings import Settings
 from specinspect.tui.edits import rule_of, save
 from specinspect.tui.export import free_name
@@ -69,6 +70,36 @@ def test_a_study_agrees_with_numpy(pattern: int | None) -> None:
     for beta, top, low in zip(curve.beta, curve.sigma_max, curve.sigma_min, strict=True):
         values = np.linalg.svd(np.eye(24) + beta * w, compute_uv=False)
         assert (top, low) == pytest.approx((values[0], values[-1]), rel=1e-6)
+
+
+def _residual() -> tuple[Inspection, Block, np.ndarray]:
+    """Return a residual block of two linear layers, and J."""
+    rng = np.random.default_rng(3)
+    up, down = rng.standard_normal((20, 6)), rng.standard_normal((6, 20)) / 20
+    opened = open_source(
+        {"a.weight": torch.from_numpy(up), "b.weight": torch.from_numpy(down)}, Settings(spectra=True)
+    )
+    shortcut = Shortcut("identity", "assumed")
+    block = Block("res", "residual", (Apply("a"), Apply("b")), shortcut, "assumed")
+    return replace(opened, blocks=(block,)), block, down @ up
+
+
+def test_a_block_held_ready_agrees_with_numpy() -> None:
+    opened, block, j = _residual()
+    study = study_block(opened, block)
+    assert study is not None
+    for rho, beta in ((0.5, -1.25), (1.0, 0.3), (0.0, 2.0)):
+        found = study.skip(rho, beta)
+        assert found is not None
+        truth = np.linalg.svd(rho * np.eye(6) + beta * j, compute_uv=False)
+        assert found.singular_values == pytest.approx(truth, rel=1e-9)
+    assert study_block(opened, replace(block, shortcut=Shortcut("none", "assumed"))) is None
+
+
+def test_a_block_that_takes_too_long_is_not_held_ready(monkeypatch: pytest.MonkeyPatch) -> None:
+    opened, block, _ = _residual()
+    monkeypatch.setattr("specinspect.engine.blocks.AFFORDABLE", 10.0)
+    assert study_block(opened, block) is None
 
 
 def test_interpolation_stays_within_what_weyl_allows() -> None:

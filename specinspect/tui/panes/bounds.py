@@ -13,11 +13,12 @@ from textual.containers import Vertical, VerticalScroll
 from textual.widgets import DataTable, Static
 
 from specinspect.bounds.catalogue import CATALOGUE
-from specinspect.bounds.model import BoundCheck
+from specinspect.bounds.model import Advice, BoundCheck
 from specinspect.plots.small import slack_bar
+from specinspect.report.model import BlockResult
 from specinspect.report.text import number, visible
 from specinspect.tui.panes import words
-from specinspect.tui.panes.pane import Pane
+from specinspect.tui.panes.pane import Choices, Pane
 
 VERDICTS = {
     "holds": ("✓ holds", "+ holds", "good"),
@@ -36,7 +37,10 @@ COLUMNS = (
     ("sure", 6),
 )
 """Header and least width of every column; that of the results takes what their ids need."""
+GIVEN_UP = ("sure", "used up")
+"""Columns that go first where the pane is narrow: an explanation has what they say."""
 OF = {**words.MAPS, "skip_chain": "skip·DW", "skip": "skip"}
+OF_BLOCK = {"chain": "J", "skip": "ρA+βJ"}
 BAR = 4
 """Cells of a slack bar."""
 REASON = 24
@@ -48,6 +52,8 @@ class BoundsPane(Pane):
 
     DEFAULT_CSS = """
     BoundsPane DataTable { height: 1fr; background: transparent; }
+    BoundsPane #of { display: none; }
+    BoundsPane.-both #of { display: block; }
     BoundsPane #summary { height: 1; }
     BoundsPane #why { height: auto; max-height: 3; min-height: 2; padding: 0 0 0 1; }
     BoundsPane #advice { height: auto; max-height: 9; padding: 0 0 0 1; }
@@ -60,6 +66,9 @@ class BoundsPane(Pane):
         Binding("enter", "explain", "explain", id="bounds.explain", tooltip="What this bound says, and why"),
         Binding("escape", "back", "back", id="bounds.back", tooltip="Back to the table"),
         Binding(
+            "k", "block", "block", id="bounds.block", tooltip="The bounds of the whole block: of ρA + βJ"
+        ),
+        Binding(
             "v", "hide", "hide vacuous", id="bounds.hide", tooltip="Hide what says nothing here, or show"
         ),
     ]
@@ -70,10 +79,12 @@ class BoundsPane(Pane):
     def __init__(self, *, id: str | None = None) -> None:  # noqa: A002
         super().__init__(id=id)
         self._shown: tuple[BoundCheck, ...] = ()
+        self._advice: tuple[Advice, ...] = ()
         self._drawn: object = None
 
     def compose_body(self) -> ComposeResult:
         """Lay out table, reason and advice, or an explanation in their place."""
+        yield Choices(id="of")
         with Vertical(classes="body"):
             with Vertical(classes="table"):
                 yield Static(id="summary", markup=False)
@@ -98,15 +109,27 @@ class BoundsPane(Pane):
         """Leave Escape to others while there is nothing to go back from."""
         if action == "back":
             return self.explaining
-        return not self.explaining if action in {"explain", "hide"} else True
+        if action == "block" and self.view.block is None:
+            return False
+        return not self.explaining if action in {"explain", "hide", "block"} else True
 
     def update_body(self) -> None:
         """Fill the table, unless it is as it was."""
-        result, view = self.view.result, self.view
-        checks = result.bounds if result is not None else ()
+        result, view, block = self.view.result, self.view, self.block
+        self.set_class(view.block is not None, "-both")
+        if view.block is not None:
+            name = f"block {visible(view.block.block.name)}"
+            choices = [self.text(word).plain for word in ("layer", name)]
+            self.query_one("#of", Choices).offer("k  ", choices, 0 if block is None else 1)
+        if block is not None:
+            checks, self._advice = block.bounds, ()
+        else:
+            checks = result.bounds if result is not None else ()
+            self._advice = result.advice if result is not None else ()
         shown = tuple(c for c in checks if not self.hiding or c.verdict in {"holds", "violated"})
         self._summarise(checks, len(checks) - len(shown))
-        key = (result.layer.name if result else "", shown, view.plain, view.dark, self.size.width)
+        subject = (result.layer.name if result else "", block.block.name if block else None)
+        key = (subject, shown, self._advice, view.plain, view.dark, self.size.width)
         if key == self._drawn:
             return
         before = self._drawn[0] if isinstance(self._drawn, tuple) else None
@@ -117,6 +140,16 @@ class BoundsPane(Pane):
         self._advise()
         self._reason()
 
+    @property
+    def block(self) -> BlockResult | None:
+        """The block, where it is shown rather than the layer."""
+        return self.view.block if self.view.on_block else None
+
+    def _of(self, check: BoundCheck) -> str:
+        """Return which map a check is about."""
+        names = OF if self.block is None else OF_BLOCK
+        return names.get(check.of, visible(check.of))
+
     def _summarise(self, checks: tuple[BoundCheck, ...], hidden: int) -> None:
         text = Text(no_wrap=True, overflow="ellipsis")
         for verdict, (sign, plain, style) in VERDICTS.items():
@@ -124,9 +157,12 @@ class BoundsPane(Pane):
             if count:
                 text.append_text(self.text(f"{plain if self.view.plain else sign} {count}   ", style))
         if not checks:
-            text.append_text(self.text("No bound was tested for this layer.", "label"))
+            what = "layer" if self.block is None else "block"
+            text.append_text(self.text(f"No bound was tested for this {what}.", "label"))
         if hidden:
             text.append_text(self.text(f"{hidden} hidden, v shows them", "label"))
+        if checks and not words.at_run(self.view):
+            text.append_text(self.text(f"{'   ' if hidden else ''}at {words.run(self.view)}", "warning"))
         self.query_one("#summary", Static).update(text)
 
     def _fill(self, *, keep: bool) -> None:
@@ -134,20 +170,27 @@ class BoundsPane(Pane):
         row = table.cursor_row if keep else 0
         table.clear(columns=True)
         longest = max((len(visible(check.id)) for check in self._shown), default=0)
-        left = self.size.width - sum(width + 1 for _, width in COLUMNS) - 1
-        more = min(max(longest - dict(COLUMNS)["result"], 0), max(left, 0))
-        for label, width in COLUMNS:
-            table.add_column(self.text(label, "label"), width=width + 1 + (more if label == "result" else 0))
-        room = left - more
+        widths = dict(COLUMNS)
+        widths["result"] = max(longest, widths["result"])
+        for gone in GIVEN_UP:
+            if sum(widths.values()) + len(widths) < self.size.width:
+                break
+            del widths[gone]
+        room = self.size.width - sum(widths.values()) - len(widths) - 1
+        widths["result"] += min(room, 0)
+        for label, width in widths.items():
+            table.add_column(self.text(label, "label"), width=max(width, 1) + 1)
         if room >= REASON:
             table.add_column(self.text("why", "label"), width=room)
         for check in self._shown:
             cells = self._cells(check)
-            table.add_row(*cells, *([self.fit(visible(check.why), room)] if room >= REASON else []))
+            row_ = [cells[label] for label in widths]
+            table.add_row(*row_, *([self.fit(visible(check.why), room)] if room >= REASON else []))
         if self._shown:
             table.move_cursor(row=min(row, len(self._shown) - 1))
 
-    def _cells(self, check: BoundCheck) -> list[Text]:
+    def _cells(self, check: BoundCheck) -> dict[str, Text]:
+        """Return what stands in each column."""
         sign, plain, style = VERDICTS[check.verdict]
         used = _used(check) if check.verdict in {"holds", "violated"} else None
         bar = Text("")
@@ -155,19 +198,19 @@ class BoundsPane(Pane):
             bar = slack_bar(1 - used, BAR, plain=self.view.plain).to_text(dark=self.view.dark)
             bar.append_text(self.text(f" {_percent(used):>4}"))
         sure = "–" if check.verdict == "not_applicable" else _sure(check.probability)
-        return [
-            self.text(plain if self.view.plain else sign, style),
-            self.text(visible(check.id)),
-            self.text(OF.get(check.of, visible(check.of))),
-            self.text(number(check.value)),
-            self.text(f"{_side(check)}{number(check.bound)}"),
-            bar,
-            self.text(sure),
-        ]
+        return {
+            "verdict": self.text(plain if self.view.plain else sign, style),
+            "result": self.text(visible(check.id)),
+            "of": self.text(self._of(check)),
+            "value": self.text(number(check.value)),
+            "bound": self.text(f"{_side(check)}{number(check.bound)}"),
+            "used up": bar,
+            "sure": self.text(sure),
+        }
 
     def _advise(self) -> None:
         text = Text()
-        advice = self.view.result.advice if self.view.result is not None else ()
+        advice = self._advice
         most = 2 if self.has_class("-short") else 4
         for item in advice[:most]:
             text.append_text(self.text("advice  ", "title"))
@@ -217,6 +260,16 @@ class BoundsPane(Pane):
             self.query_one(DataTable).focus()
         self.refresh_bindings()
 
+    def action_block(self) -> None:
+        """Show the bounds of the block, or those of the layer again."""
+        if self.view.block is not None:
+            self.choose_block(not self.view.on_block)
+
+    @on(Choices.Picked, "#of")
+    def pick(self, event: Choices.Picked) -> None:
+        """Show the bounds of what was clicked."""
+        self.choose_block(event.index == 1)
+
     def action_hide(self) -> None:
         """Leave out vacuous and not-applicable checks, or show them again."""
         self.hiding = not self.hiding
@@ -233,12 +286,11 @@ class BoundsPane(Pane):
             text.append_text(self.text(f"{result.title}\n", "title"))
             text.append_text(self.text(f"{result.strength} result\n\n", "label"))
             text.append_text(self.text(f"{result.statement}\n"))
-        text.append_text(self.text(f"\nHere, on {OF.get(check.of, visible(check.of))}: ", "title"))
+        text.append_text(self.text(f"\nHere, on {self._of(check)}: ", "title"))
         text.append_text(self.text(plain if self.view.plain else sign, style))
         text.append_text(self.text(f"\n{visible(check.why)}\n"))
-        advice = self.view.result.advice if self.view.result is not None else ()
         parts: list[tuple[str, tuple[str, ...]]] = [
-            ("advice", tuple(item.sentence for item in advice if item.bound == check.id)),
+            ("advice", tuple(item.sentence for item in self._advice if item.bound == check.id)),
             ("tested or taken for granted here", check.assumptions),
         ]
         if result is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import ClassVar
 
 from rich.text import Text
@@ -15,6 +16,7 @@ from textual.widgets import Static
 from specinspect.plots.canvas import Canvas, spelled
 from specinspect.plots.theme import styles
 from specinspect.report.text import layer_name, middle, shape, visible
+from specinspect.tui.messages import BlockChosen
 from specinspect.tui.view import PaneView
 
 NARROW, SHORT = 100, 26
@@ -145,8 +147,11 @@ class Pane(Widget):
 
     def show(self, view: PaneView) -> None:
         """Show this from now on."""
+        had = self.view.block is not None
         self.view, self._given = view, True
         self._update()
+        if had != (view.block is not None) and self.is_mounted:
+            self.refresh_bindings()  # k is there where a block is
 
     def on_mount(self) -> None:
         """Show what was given before there was a screen."""
@@ -157,6 +162,12 @@ class Pane(Widget):
         self.set_class(event.size.width < NARROW, "-narrow")
         self.set_class(event.size.height < SHORT, "-short")
         self._update()
+
+    def choose_block(self, on: bool) -> None:
+        """Show the whole block of the layer, or the layer again; the other panes follow."""
+        if on != self.view.on_block:
+            self.post_message(BlockChosen(on))
+        self.show(replace(self.view, on_block=on))
 
     def text(self, text: str, style: str = "") -> Text:
         """Return a text as the locale can show it; names in it are to be made visible before."""

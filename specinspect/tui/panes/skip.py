@@ -24,6 +24,9 @@ from specinspect.tui.panes import words
 from specinspect.tui.panes.pane import Choices, Pane, Picture
 from specinspect.tui.view import Live
 
+BLOCK, BESIDE = "block", "ρA+βJ"
+"""Label of the pair that is of the whole block, and what its map beside the shortcut is called."""
+
 
 class Pair(NamedTuple):
     """Two maps that differ by a skip connection."""
@@ -54,7 +57,7 @@ class SkipPane(Pane, can_focus=True):
     ]
 
     chosen: str = "W"
-    """Label of the pair that is shown, where there is one."""
+    """Label of the layer's pair that is shown, where there is one."""
 
     def compose_body(self) -> ComposeResult:
         """Lay out readout, mirror and curve."""
@@ -64,6 +67,10 @@ class SkipPane(Pane, can_focus=True):
             yield Choices(id="activations")
             yield Picture(id="mirror")
             yield Picture(id="curve")
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:
+        """Offer the block where there is one."""
+        return action != "block" or self.view.block is not None
 
     @property
     def pairs(self) -> tuple[Pair, ...]:
@@ -78,27 +85,31 @@ class SkipPane(Pane, can_focus=True):
             if up is not None:
                 found.append(Pair(label, chain, skip, up, down, live, curve))
         if view.block is not None and view.block.chain is not None:
-            found.append(Pair("block", "chain", "skip", view.block.chain, view.block.skip))
+            down = view.block.skip
+            if down is not None and view.block_live is not None:
+                down = view.block_live.spectrum or down
+            found.append(
+                Pair(BLOCK, "chain", "skip", view.block.chain, down, view.block_live, view.block_curve)
+            )
         return tuple(found)
 
     @property
     def pair(self) -> Pair | None:
         """The pair that is shown."""
-        pairs = self.pairs
-        return next((pair for pair in pairs if pair.label == self.chosen), pairs[0] if pairs else None)
+        pairs = {pair.label: pair for pair in self.pairs}
+        wanted = BLOCK if self.view.on_block and BLOCK in pairs else self.chosen
+        return pairs.get(wanted) or next(iter(pairs.values()), None)
 
     def action_next_pair(self) -> None:
         """Show the next pair."""
         labels = [pair.label for pair in self.pairs]
-        if labels:
-            place = labels.index(self.chosen) if self.chosen in labels else 0
-            self._choose(labels[(place + 1) % len(labels)])
+        if self.pair is not None:
+            self._choose(labels[(labels.index(self.pair.label) + 1) % len(labels)])
 
     def action_block(self) -> None:
         """Show the block, or the layer again."""
-        labels = [pair.label for pair in self.pairs]
-        if "block" in labels:
-            self._choose(labels[0] if self.chosen == "block" else "block")
+        if self.pair is not None and any(pair.label == BLOCK for pair in self.pairs):
+            self._choose(self.chosen if self.pair.label == BLOCK else BLOCK)
 
     def action_next_pattern(self) -> None:
         """Ask for the next sampled pattern; after the last comes the median over all."""
@@ -129,8 +140,9 @@ class SkipPane(Pane, can_focus=True):
             self.post_message(ScaleChosen(self.view.rho, round(beta, 3)))
 
     def _choose(self, label: str) -> None:
-        self.chosen = label
-        self.show(self.view)
+        if label != BLOCK:
+            self.chosen = label
+        self.choose_block(label == BLOCK)
 
     def update_body(self) -> None:
         """Draw."""
@@ -141,9 +153,12 @@ class SkipPane(Pane, can_focus=True):
         labels = [self.text(each.label).plain for each in pairs]
         self.query_one("#pairs", Choices).offer("m  ", labels, pairs.index(pair))
         self._offer_activations(pair)
-        self.query_one("#readout", Static).update(self._readout(pair))
-        block = pair.label == "block"
-        up, down = ("J", "A + J") if block else (words.MAPS[pair.chain], words.MAPS[pair.skip])
+        readout = self._readout(pair)
+        if view.reason:
+            readout.append_text(self.text(f"\n{visible(view.reason)}", "warning"))
+        self.query_one("#readout", Static).update(readout)
+        block = pair.label == BLOCK
+        up, down = ("J", BESIDE) if block else (words.MAPS[pair.chain], words.MAPS[pair.skip])
         lines = list(floors(pair.up)) if pair.up is not None else []
         live = pair.live
         if live is not None and live.spectrum is None:
@@ -155,7 +170,8 @@ class SkipPane(Pane, can_focus=True):
         drawing = partial(mirror, lines=lines, plain=view.plain)
         self.query_one("#mirror", Picture).draw(drawing, dark=view.dark)
         curve = self.query_one("#curve", Picture)
-        curve.display = not block and pair.down is not None and not _nonfinite(pair)
+        drawable = pair.down is not None and not _nonfinite(pair)
+        curve.display = drawable and (not block or pair.curve is not None)
         curve.styles.height = 1 if pair.curve is None else "2fr"
         betas = pair.curve.beta if pair.curve is not None else ()
         drawing = partial(kappa_curve, betas, self._curves(pair), cursor=view.beta, plain=view.plain)
@@ -172,8 +188,9 @@ class SkipPane(Pane, can_focus=True):
         """Return κ along β, and what is guaranteed at the same places."""
         if pair.curve is None:
             return []
-        curves = [Curve(f"κ({words.MAPS[pair.skip]})", "skip", pair.curve.condition_number)]
-        if pair.skip == "skip":
+        name = BESIDE if pair.label == BLOCK else words.MAPS[pair.skip]
+        curves = [Curve(f"κ({name})", "skip", pair.curve.condition_number)]
+        if pair.skip == "skip" and pair.label != BLOCK:
             curves += [
                 Curve(f"guaranteed ({each.label})", "bound", each.kappa)
                 for each in self.view.guarantees
@@ -185,7 +202,7 @@ class SkipPane(Pane, can_focus=True):
         """Return ρ, β, both κ and how they were come by; then D, and the pattern that is shown."""
         view, layer = self.view, self.view.layer
         text = Text(no_wrap=False)
-        if pair.label == "block":
+        if pair.label == BLOCK:
             return self._block_readout(pair)
         text.append_text(self.text(f"ρ {view.rho:.4g}  β {view.beta:.4g}", "bold"))
         if _nonfinite(pair):
@@ -227,15 +244,20 @@ class SkipPane(Pane, can_focus=True):
         what = (
             f"{block.kind} {visible(block.name)}: {len(block.layers)} layers, shortcut {block.shortcut.kind}"
         )
-        text = self.text(f"{what} ({words.SOURCES[block.shortcut.source]})\n", "label")
+        norm = "" if result.norm is None else f", norm of J {number(result.norm)}"
+        text = self.text(f"{what} ({words.SOURCES[block.shortcut.source]}){norm}\n", "label")
         before = words.live_kappa(pair.up, None)
-        after = words.live_kappa(pair.down, None) if pair.down is not None else "no shortcut"
-        text.append_text(self.text(f"κ(J) {before} ", "chain"))
-        text.append_text(self.text(f"-> κ(A + J) {after}", "skip"))
-        if (proven := guarantee(result)) is not None:
+        after = words.live_kappa(pair.down, pair.live) if pair.down is not None else "no shortcut"
+        text.append_text(self.text(f"ρ {self.view.rho:.4g}  β {self.view.beta:.4g}", "bold"))
+        text.append_text(self.text(f"   κ(J) {before} ", "chain"))
+        text.append_text(self.text(f"-> κ({BESIDE}) {after}", "skip"))
+        if pair.down is None:
+            return text
+        how = words.block_mark(self.view)
+        text.append_text(self.text(f"   {how}", "label" if how == "exact" else "warning"))
+        if how == "exact" and pair.live is None and (proven := guarantee(result)) is not None:
             text.append_text(self.text(f"   proven <= {number(proven)}", "bound"))
-        at = f"   at ρ {self.view.run_rho:.4g}, β {self.view.run_beta:.4g}"
-        return text.append_text(self.text(f"{at}   norm of J {number(result.norm)}", "label"))
+        return text
 
 
 def _nonfinite(pair: Pair) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from specinspect.report.text import integer, kappa, number, rank
+from specinspect.report.text import integer, kappa, number, rank, visible
 from specinspect.spectra.model import FAILED
 
 if TYPE_CHECKING:
@@ -53,9 +53,28 @@ def mark(view: PaneView, name: str) -> str:
     spectrum, _ = spectrum_of(view, name)
     if spectrum is not None and spectrum.condition_number_status == "nonfinite_weights":
         return "exact"  # at any scale
-    if name in {"skip", "skip_chain"} and (view.rho, view.beta) != (view.run_rho, view.run_beta):
-        return f"still at ρ {view.run_rho:.4g}, β {view.run_beta:.4g}"
+    if name in {"skip", "skip_chain"} and not at_run(view):
+        return f"still at {run(view)}"
     return "exact"
+
+
+def block_mark(view: PaneView) -> str:
+    """Return how the numbers of a block beside its shortcut were come by."""
+    if view.block_live is not None:
+        return "exact" if view.block_live.exact else "≈ interpolated"
+    if at_run(view):
+        return "exact"
+    return f"{f'{visible(view.block_stays)}: ' if view.block_stays else 'still '}at {run(view)}"
+
+
+def at_run(view: PaneView) -> bool:
+    """Say whether today's ρ and β are those of the run."""
+    return (view.rho, view.beta) == (view.run_rho, view.run_beta)
+
+
+def run(view: PaneView) -> str:
+    """Return ρ and β of the run."""
+    return f"ρ {view.run_rho:.4g}, β {view.run_beta:.4g}"
 
 
 def live_kappa(spectrum: Spectrum | None, live: Live | None) -> str:
