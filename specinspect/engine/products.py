@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from specinspect.bounds.network import Products
 from specinspect.cache.results import Request, ResultCache
-from specinspect.engine.failures import named_errors
+from specinspect.engine.failures import named_memory_errors, solver_errors, why_failed
 from specinspect.engine.jobs import BlockJob, Job, jobs_of_blocks, layers_job
 from specinspect.engine.layers import probes_of
 from specinspect.engine.opening import Inspection
@@ -133,10 +133,13 @@ def _measured(job: RowJob) -> ProductExtremes:
     import torch
 
     _, names = job.key
-    with named_errors(f"{names[0]} … {names[-1]}"), torch.inference_mode():
-        if job.layers is None:
-            return _of_blocks(job.blocks)
-        return _of_layers(job.layers, with_patterns=job.with_patterns)
+    with named_memory_errors(f"{names[0]} … {names[-1]}"), torch.inference_mode():
+        try:
+            if job.layers is None:
+                return _of_blocks(job.blocks)
+            return _of_layers(job.layers, with_patterns=job.with_patterns)
+        except solver_errors() as error:
+            return ProductExtremes((), why_failed(error))
 
 
 def _of_layers(job: Job, *, with_patterns: bool) -> ProductExtremes:

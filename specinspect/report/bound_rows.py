@@ -44,10 +44,14 @@ def bound_lines(
     width: int,
     *,
     blocks: Sequence[BlockResult] = (),
+    network: Sequence[BoundCheck] = (),
     plain: bool,
     ellipsis: str,
 ) -> Iterator[Text]:
-    """Yield a header and one line per bound and map that some layer was tested with; then those of blocks."""
+    """Yield a header and one line per bound and map that some layer was tested with; then those of blocks.
+
+    What holds of layers and blocks in a row joins them, where there are any in a row.
+    """
     groups: dict[tuple[str, str], list[tuple[str, BoundCheck]]] = {}
     for result in layers:
         for check in result.bounds:
@@ -55,6 +59,9 @@ def bound_lines(
     for block in blocks:
         for check in block.bounds:
             groups.setdefault((check.id, "block"), []).append((block.block.name, check))
+    for check in network:
+        if check.verdict != "not_applicable":
+            groups.setdefault((check.id, check.of), []).append(("network", check))
     if not groups:
         return
     order = {name: place for place, name in enumerate(CATALOGUE)}

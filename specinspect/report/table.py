@@ -363,7 +363,12 @@ class _ReportTable:
     def _bounds(self, width: int, *, plain: bool) -> RenderResult:
         ellipsis = "..." if plain else "…"
         lines = bound_rows.bound_lines(
-            self.report.layers, width, blocks=self.report.blocks, plain=plain, ellipsis=ellipsis
+            self.report.layers,
+            width,
+            blocks=self.report.blocks,
+            network=self.report.network,
+            plain=plain,
+            ellipsis=ellipsis,
         )
         for text in lines:
             yield Text(ascii_only(text.plain), style=text.style, no_wrap=True) if plain else text

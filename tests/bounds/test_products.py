@@ -280,3 +280,15 @@ def test_products_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def test_without_bounds_nothing_is_multiplied(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(products, "run_row", lambda _: pytest.fail("multiplied"))
     assert inspect(stack(3, 6), bounds=False).network == ()
+
+
+def test_a_solver_that_fails_costs_no_other_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **_more: object) -> None:
+        raise torch.linalg.LinAlgError("no luck")  # type: ignore[attr-defined]
+
+    monkeypatch.setattr(products, "_of_layers", fail)
+    report = inspect(stack(3, 6))
+    assert all(layer.maps["skip"].condition_number for layer in report)
+    check = r26(report, "skip_chain")
+    assert check.verdict == "not_applicable"
+    assert "did not converge" in check.why

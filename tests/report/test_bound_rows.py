@@ -145,6 +145,17 @@ def test_blocks_have_lines_of_their_own_behind_those_of_layers() -> None:
     assert by_id["r2"][-3:] == ["12.5", "%", "l.[0]"]
 
 
+def test_what_holds_of_a_row_has_a_line_where_there_is_one() -> None:
+    row = [
+        check("r26", of="block"),
+        check("r26", "not_applicable", of="skip_chain"),
+    ]
+    found = bound_lines(layers((check(),)), 120, network=row, plain=False, ellipsis="…")
+    _, _, first, *rest = [text.plain.split() for text in found]
+    assert first[0] == "r4.best"
+    assert rest == [["r26", "block", "1", "3.00", "6.00", "50.0", "%", "network"]]
+
+
 def test_blocks_are_shown_their_best_guarantee_where_some_have_one() -> None:
     drawn = [text.plain for text in block_lines(blocks(), 100, plain=False, ellipsis="…")]
     assert drawn[0].endswith("proven ≤")
