@@ -13,7 +13,7 @@ from specinspect.engine.opening import Inspection
 from specinspect.engine.requests import request_of_layer
 from specinspect.engine.theory import advice_for, bounds_of
 from specinspect.layers.model import Layer
-from specinspect.maps import ConvolutionMap, LinearMap, LowRankMap, build_weight_map, grid_sides
+from specinspect.maps import ConvolutionMap, LinearMap, LowRankMap, asked_side, build_weight_map, grid_sides
 from specinspect.maps.question import (
     Activated,
     Probes,
@@ -300,7 +300,9 @@ def _grid_assumptions(layer: Layer, side: int) -> tuple[str, ...]:
     sides = grid_sides(layer, side)
     if sides is None:
         return ()
-    text = "×".join(map(str, sides))
-    if any(n != side for n in sides):
-        return (f"periodic grid {text} instead of side {side}, to hold the kernel and divide by the stride",)
+    text, asked = "×".join(map(str, sides)), asked_side(layer, side)
+    if any(n != asked for n in sides):
+        return (f"periodic grid {text} instead of side {asked}, to hold the kernel and divide by the stride",)
+    if layer.grid is not None:
+        return (f"periodic {text} grid, as a rule says",)
     return (f"periodic {text} grid: the input size is not stored in the checkpoint",)

@@ -22,22 +22,29 @@ Read = Callable[[str], "torch.Tensor"]
 def grid_sides(layer: Layer, side: int) -> tuple[int, ...] | None:
     """Return the periodic grid for a convolution, None for any other layer.
 
-    The asked-for side is widened where the kernel would wrap onto itself and rounded up to a multiple of
-    the stride, without which the operator has no Fourier blocks (MATH R61).
+    The side that a rule sets for this layer counts before `side`, that of the run. It is widened where the
+    kernel would wrap onto itself and rounded up to a multiple of the stride, without which the operator has
+    no Fourier blocks (MATH R61).
     """
     if layer.conv is None:
         return None
     geometry = layer.conv
+    asked = asked_side(layer, side)
     sides = []
     for k, s, d in zip(geometry.kernel, geometry.stride.value, geometry.dilation.value, strict=True):
-        needed = max(side, d * (k - 1) + 1)
+        needed = max(asked, d * (k - 1) + 1)
         sides.append(-(-needed // s) * s)
     if prod(sides) > MOST_POINTS:
         raise ResourceError(
             f"layer {layer.name!r}: a periodic grid of {'×'.join(map(str, sides))} points is too fine",
-            f"at most {MOST_POINTS:,} points are computed: choose a smaller --grid, or leave the layer out",
+            f"at most {MOST_POINTS:,} points are computed: choose a smaller grid, or leave the layer out",
         )
     return tuple(sides)
+
+
+def asked_side(layer: Layer, side: int) -> int:
+    """Return the side of the grid that is asked for: a rule's for this layer, else that of the run."""
+    return side if layer.grid is None else layer.grid
 
 
 def low_padding(geometry: ConvGeometry) -> tuple[int, ...]:
@@ -54,7 +61,7 @@ def build_weight_map(layer: Layer, read: Read, grid: int) -> LinearMap:
     Args:
         layer: what to build, and from which tensors.
         read: name → tensor in its stored dtype, on the CPU; called once per tensor.
-        grid: side of the periodic grid for convolutions.
+        grid: side of the periodic grid for convolutions that no rule gives another one.
 
     Raises:
         LayerError: the tensors do not fit together.
