@@ -5,11 +5,11 @@ matrix per step. Where that does not reach the small end, the inverse is used: t
 square ρI+βH, H the Hessenberg form of M, which all β share (never a Gram matrix, so no digits are squared
 away); a Cholesky factorisation of the Gram matrix otherwise.
 
-A Lanczos process can settle on the wrong one of two nearly equal values, since its start may happen to be
-almost orthogonal to the right vector. So every process runs twice from independent random starts, and a value
-counts only where both agree to seven digits and both residuals are small; everything else goes to the full
-solver. That is no proof: a Ritz value bounds σ_min from above only. Where σ_min/σ_max is smallest along the
-curve, a Cholesky factorisation proves that nothing lies below.
+A value counts only where its residual is 5e-9 of the eigenvalue (of σ²) and rounding costs less than its
+sixth digit; everything else goes to the full solver. That is no proof: of two values a relative g apart the
+wrong one is taken where the random start holds 5e-9/g times less of the right one and the Krylov space, which
+favours the right one the more the larger g is, has not made up for it. Where σ_min/σ_max is smallest along
+the curve, Cholesky factorisations prove that no singular value lies outside.
 """
 
 from __future__ import annotations
@@ -23,20 +23,18 @@ import torch
 from numpy.typing import NDArray
 
 from specinspect.spectra.family import Family
-from specinspect.spectra.hessenberg import ShiftedHessenberg, hessenberg
+from specinspect.spectra.hessenberg import PARTS, ShiftedHessenberg, hessenberg
 from specinspect.spectra.solve import EPS, SIX_DIGITS, SVD_MARGIN
 
 Array = NDArray[np.float64]
 Apply = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """Vectors as rows, (c, n), and the index of each one's problem → each operator times its vector."""
 
-AGREE = 2e-7
-"""Relative difference of two processes' eigenvalues (of σ²) that is still called agreement."""
-SETTLED = 5e-7
-"""Largest residual, relative to the eigenvalue: small enough to see a second one that is 1e-6 away."""
-HOPELESS = 1e-3
-"""The small end is left to the inverse if two processes still differ by this when the large end is there."""
-FORWARD_STEPS, INVERSE_STEPS = 130, 60
+SETTLED = 5e-9
+"""Largest residual, relative to the eigenvalue."""
+HOPELESS = 0.01
+"""The small end is left to the inverse if its residual is still this much when the large end is there."""
+FORWARD_STEPS, INVERSE_STEPS = 150, 100
 NEXT_CHECK = 1.07
 HESSENBERG_MARGIN = 2 * SVD_MARGIN
 SEED = 0
@@ -115,27 +113,39 @@ def skip_extremes(
     if iterated.any():
         worst = int(np.flatnonzero(iterated)[(low[iterated] / high[iterated]).argmin()])
         at = float(weights[0][worst]), float(weights[1][worst])
-        if not nothing_below(_sum(m, shortcut, *at), low[worst], high[worst]):
+        matrix = _sum(m, shortcut, *at) if reduced is None else reduced.sum(*at)
+        if not nothing_outside(matrix, low[worst], high[worst], below=None if reduced is None else 1):
             solve_fully(worst)
     return Extremes(high * unit, low * unit, floor * unit)
 
 
-def nothing_below(matrix: torch.Tensor, low: float, high: float) -> bool:
-    """Return whether Cholesky proves that no singular value lies more than a part in a million below `low`.
+def nothing_outside(matrix: torch.Tensor, low: float, high: float, below: int | None = None) -> bool:
+    """Return whether Cholesky proves all singular values to lie in [low, high], but for a part in a million.
 
-    NᴴN - low²(1 - 4·5e-7)I has a Cholesky factor if and only if it is positive definite (Sylvester). True as
-    well where squaring costs the digits that would be needed: nothing can be said then.
+    A Hermitian matrix has a Cholesky factor if and only if it is positive definite (Sylvester): asked of
+    NᴴN - low²(1 - 2e-6)I and high²(1 + 2e-6)I - NᴴN. True as well where squaring costs the digits of `low`
+    that would be needed: nothing can be said then.
+
+    Args:
+        matrix: N.
+        low: the smallest singular value, to be proved.
+        high: the largest.
+        below: number of its diagonals below the main one that are not zero, where that is known.
     """
-    if sqrt(matrix.shape[1]) * EPS * high**2 > 2 * SIX_DIGITS * low**2:
+    rows, n = matrix.shape
+    if sqrt(n) * EPS * high**2 > 2 * SIX_DIGITS * low**2:
         return True
-    n = matrix.shape[1]
     gram = matrix.new_zeros(n, n)
-    step = -(-n // 8)
+    step = -(-n // PARTS)
     for start in range(0, n, step):  # strip by strip: Cholesky reads the lower triangle alone
-        torch.mm(
-            matrix[:, start:].mH, matrix[:, start : start + step], out=gram[start:, start : start + step]
-        )
-    gram.diagonal().sub_(low**2 * (1 - 4 * SIX_DIGITS))
+        end = start + step
+        used = rows if below is None else min(end + below, rows)
+        torch.mm(matrix[:used, start:].mH, matrix[:used, start:end], out=gram[start:, start:end])
+    slack = 4 * SIX_DIGITS
+    gram.diagonal().sub_(low**2 * (1 - slack))
+    if int(torch.linalg.cholesky_ex(gram).info):
+        return False
+    gram.neg_().diagonal().add_(high**2 * (1 + slack) - low**2 * (1 - slack))
     return not int(torch.linalg.cholesky_ex(gram).info)
 
 
@@ -198,7 +208,7 @@ def extreme_eigenvalues(
 ) -> tuple[Array, Array]:
     """Return the smallest and the largest eigenvalue of positive semidefinite operators, NaN where unsettled.
 
-    Lanczos without reorthogonalisation (extreme values do not suffer from it), two runs per operator.
+    Lanczos without reorthogonalisation, from which extreme values do not suffer, with a random start each.
 
     Args:
         apply: the operators.
@@ -215,20 +225,20 @@ def extreme_eigenvalues(
         return vectors / torch.linalg.vector_norm(vectors, dim=1, keepdim=True)
 
     found = {-1: np.full(problems, np.nan), 1: np.full(problems, np.nan)}
-    diagonal, beside = np.zeros((steps, 2, problems)), np.zeros((steps, 2, problems))
+    diagonal, beside = np.zeros((steps, problems)), np.zeros((steps, problems))
     alive = np.arange(problems)
-    v = fresh(2 * problems)
-    before, off = torch.zeros_like(v), torch.zeros(2 * problems, dtype=torch.float64, device=like.device)
+    v = fresh(problems)
+    before, off = torch.zeros_like(v), torch.zeros(problems, dtype=torch.float64, device=like.device)
     check = steps // 10
-    owner = torch.from_numpy(np.tile(alive, 2)).to(like.device)
-    scale = np.zeros(2 * problems)
+    owner = torch.from_numpy(alive).to(like.device)
+    scale = np.zeros(problems)
     for step in range(steps):
         w = apply(v, owner)
         on = torch.linalg.vecdot(v, w).real
         w.addcmul_(v, on[:, None], value=-1).addcmul_(before, off[:, None], value=-1)
         off = torch.linalg.vector_norm(w, dim=1)
         alphas, betas = on.cpu().numpy(), off.cpu().numpy()
-        diagonal[step][:, alive] = alphas.reshape(2, -1)
+        diagonal[step, alive] = alphas
         scale = np.maximum(scale, np.abs(alphas))
         broken = betas <= 8 * EPS * scale
         if broken.any():  # the space is invariant: go on from a new vector
@@ -238,51 +248,38 @@ def extreme_eigenvalues(
             w /= off.masked_fill(lost, 1.0)[:, None]
         else:
             w /= off[:, None]
-        beside[step][:, alive] = off.cpu().numpy().reshape(2, -1)
+        beside[step, alive] = off.cpu().numpy()
         before, v = v, w
         if not np.isfinite(alphas).all():
             break
         if step + 1 not in {check, steps}:
             continue
         check = int(check * NEXT_CHECK) + 1
-        going = np.array(
-            [_go_on(diagonal[: step + 1], beside[: step + 1], int(i), found, low_end) for i in alive]
-        )
+        done = slice(step + 1)
+        going = np.array([_go_on(diagonal[done, i], beside[done, i], int(i), found, low_end) for i in alive])
         if not going.any():
             break
         if not going.all():
-            of_both = np.tile(going, 2)
-            alive, scale = alive[going], scale[of_both]
-            kept = torch.from_numpy(np.flatnonzero(of_both)).to(like.device)
+            alive, scale = alive[going], scale[going]
+            kept = torch.from_numpy(np.flatnonzero(going)).to(like.device)
             v, before, off, owner = v[kept], before[kept], off[kept], owner[kept]
     return found[-1], found[1]
 
 
 def _go_on(diagonal: Array, beside: Array, i: int, found: dict[int, Array], low_end: bool) -> bool:
     """Enter what has settled for operator i, and say whether more steps may help."""
-    runs = [(diagonal[:, run, i], beside[:, run, i]) for run in (0, 1)]
     if np.isnan(found[1][i]):
-        found[1][i], _ = _settled(runs, 1)
-    if np.isnan(found[1][i]):
-        return True
+        value, residual = _ritz(diagonal, beside, 1)
+        if residual > SETTLED * abs(value):
+            return True
+        found[1][i] = value
     if not low_end:
         return False
-    found[-1][i], difference = _settled(runs, -1)
-    return bool(np.isnan(found[-1][i])) and difference <= HOPELESS
-
-
-def _settled(runs: Sequence[tuple[Array, Array]], end: int) -> tuple[float, float]:
-    """Return the better of two runs' Ritz values at one end, or NaN, and by how much they differ."""
-    values, good = [], True
-    for diagonal, beside in runs:
-        value, residual = _ritz(diagonal, beside, end)
-        values.append(value)
-        good = good and residual <= SETTLED * abs(value)
-        if not good and end > 0:  # no need to look at the other one
-            return float("nan"), float("inf")
-    best = max(values) if end > 0 else min(values)
-    difference = abs(values[0] - values[1]) / abs(best) if best else float("inf")
-    return (best if good and difference <= AGREE else float("nan")), difference
+    value, residual = _ritz(diagonal, beside, -1)
+    if residual > SETTLED * abs(value):
+        return residual <= HOPELESS * abs(value)
+    found[-1][i] = value
+    return False
 
 
 def _ritz(diagonal: Array, beside: Array, end: int) -> tuple[float, float]:

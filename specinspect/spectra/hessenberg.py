@@ -96,6 +96,12 @@ class ShiftedHessenberg:
         self._h = h
         self._work = torch.empty_like(h)
 
+    def sum(self, rho: float, beta: float) -> torch.Tensor:
+        """Return ρI+βH."""
+        result = self._h * beta
+        result.diagonal().add_(rho)
+        return result
+
     def times(self, x: torch.Tensor) -> torch.Tensor:
         """Return Hx for each row x of (count, n)."""
         return torch.cat([x[:, left:] @ part.mT for _, _, left, part in self._parts], 1)

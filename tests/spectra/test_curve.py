@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from specinspect.maps import ConvolutionMap, DenseMap, LinearMap, LowRankMap
 from specinspect.spectra.curve import BETAS, SMALL, skip_curve
-from specinspect.spectra.extremes import Extremes, nothing_below, skip_extremes
+from specinspect.spectra.extremes import Extremes, nothing_outside, skip_extremes
 from specinspect.spectra.family import Family, RectangularIdentity
 from specinspect.spectra.model import SkipCurve
 from specinspect.spectra.plan import Plan
@@ -140,14 +140,26 @@ def test_iteration_on_adversarial_families(name: str) -> None:
 
 
 @pytest.mark.parametrize("kappa", [1.0, 10.0, 1e4])
-def test_nothing_below_is_a_proof(kappa: float) -> None:
+def test_nothing_outside_is_a_proof(kappa: float) -> None:
     matrix = torch.from_numpy(with_spectrum(np.linspace(kappa, 1, 60), 70, 60))
-    assert nothing_below(matrix, 1.0, kappa)
-    assert not nothing_below(matrix, 1.0 + 2e-5, kappa)  # as if the smallest one had been missed
+    assert nothing_outside(matrix, 1.0, kappa)
+    assert not nothing_outside(matrix, 1.0 + 2e-5, kappa)  # as if the smallest one had been missed
+    assert not nothing_outside(matrix, 1.0, kappa * (1 - 2e-5))  # as if the largest one had been
+
+
+@pytest.mark.parametrize("complex_", [False, True])
+def test_the_proof_knows_a_hessenberg_form(complex_: bool) -> None:
+    rng = np.random.default_rng(1)
+    w = rng.standard_normal((70, 70)) + 1j * complex_ * rng.standard_normal((70, 70))
+    h = np.triu(w, -1) / 9 + 3 * np.eye(70)
+    matrix = torch.from_numpy(h if complex_ else h.real.copy())
+    truth = np.linalg.svd(matrix.numpy(), compute_uv=False)
+    for low, high, holds in ((1, 1, True), (1.001, 1, False), (1, 0.999, False)):
+        assert nothing_outside(matrix, low * truth[-1], high * truth[0], below=1) == holds
 
 
 def test_a_smallest_value_that_was_missed_goes_to_the_full_solver(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if every Lanczos process had missed the smallest value by a tenth."""
+    """As if every Lanczos process had missed the smallest value by a tenth: the worst point is proved."""
     from specinspect.spectra import extremes
 
     real = extremes.extreme_eigenvalues
