@@ -144,13 +144,14 @@ def _bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise SettingsError(f"cannot read configuration {path}: {error.strerror or error}") from error
+        why = error.strerror or error
+        raise SettingsError(f"cannot read configuration {path}: {why}", "expected a TOML file") from error
 
 
 def _document(path: Path) -> Mapping[str, Any]:
     data = _bytes(path)
     try:
-        return tomllib.loads(data.decode("utf-8"))
+        return tomllib.loads(data.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise SettingsError(f"{path}: not UTF-8 (at line {line})", "save it as UTF-8") from error

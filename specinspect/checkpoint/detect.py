@@ -51,7 +51,7 @@ def detect(path: str) -> str:
         return "legacy"
     if head[8:9] == b"{" and not _is_text(head[:8]):
         return "safetensors"
-    if head.lstrip().startswith(b"{") and _is_text(head):
+    if head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{") and _is_text(head):
         return "json"
     found, hint = _foreign(head, tail)
     raise CheckpointError(f"{quote(path)}: {_EXPECTED}, found {found}", hint)

@@ -13,7 +13,7 @@ def parse_object(data: bytes, where: str, what: str) -> dict[str, Any]:
     """Return the JSON object in `data`.
 
     Args:
-        data: UTF-8 bytes.
+        data: UTF-8 bytes, with or without a byte order mark.
         where: path for messages.
         what: what the object is, for messages ("a safetensors header").
 
@@ -23,7 +23,7 @@ def parse_object(data: bytes, where: str, what: str) -> dict[str, Any]:
     problem = f"{quote(where)}: expected {what} (a JSON object)"
     hint = "the file is damaged or truncated: fetch or save it again"
     try:
-        value = json.loads(data.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant)
+        value = json.loads(data.decode("utf-8-sig"), object_pairs_hook=_unique, parse_constant=_no_constant)
     except UnicodeDecodeError:
         raise CheckpointError(f"{problem}, found bytes that are not UTF-8", hint) from None
     except RecursionError:

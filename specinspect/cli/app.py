@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Annotated
 
 import typer
@@ -91,8 +93,7 @@ def run(arguments: Sequence[str]) -> int:
     except Exception as error:
         usage = getattr(error, "format_message", None)
         if usage is not None:
-            said = usage().rstrip(".").replace("Value error, ", "")  # pydantic's, of choices
-            return _fail(f"{said} (see specinspect --help)")
+            return _fail(f"{_usage(error, usage(), arguments)} (see specinspect --help)")
         if os.environ.get("SPECINSPECT_DEBUG"):
             raise
         return _fail(
@@ -100,6 +101,20 @@ def run(arguments: Sequence[str]) -> int:
             "(please report it; SPECINSPECT_DEBUG=1 shows where)"
         )
     return 0
+
+
+def _usage(error: Exception, message: str, arguments: Sequence[str]) -> str:
+    """Return what is wrong with the command line, in the words of all other messages."""
+    found = re.search(r"Input should be a valid (number|integer)", message)
+    names = [name for name in getattr(getattr(error, "param", None), "opts", ()) if name.startswith("-")]
+    if found is None or not names:
+        return message.rstrip(".").replace("Value error, ", "")  # pydantic's, of choices
+    expected = {"number": "a number", "integer": "a whole number"}[found[1]]
+    split = [
+        part for argument in arguments for part in (argument.split("=", 1) if "=" in argument else [argument])
+    ]
+    after = [value for name, value in pairwise(split) if name in names]
+    return f"{names[0]}: expected {expected}" + (f", got {after[-1]!r}" if after else "")
 
 
 def _fail(message: str) -> int:

@@ -101,9 +101,9 @@ def _about(name: str, page: _Page) -> Iterator[str]:
     found = [r for r in CATALOGUE.values() if wanted in {r.id, r.id.partition(".")[0]}]
     rule = RULES.get(name.strip())
     if not found and rule is None:
-        known = [*CATALOGUE, *(code.lower() for code in RULES), *(r.name for r in RULES.values())]
+        known = {each.lower(): each for each in (*CATALOGUE, *RULES, *(r.name for r in RULES.values()))}
         close = get_close_matches(wanted, known, n=1)
-        hint = f"did you mean {close[0]}?" if close else "specinspect explain lists them all"
+        hint = f"did you mean {known[close[0]]}?" if close else "specinspect explain lists them all"
         raise SettingsError(f"explain: no bound and no rule is called {name!r}", hint)
     for number, result in enumerate(found):
         if number:

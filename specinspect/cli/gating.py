@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from specinspect._version import __version__
-from specinspect.cli.options import options_of
+from specinspect.cli.options import comma_separated, options_of
 from specinspect.cli.output import check_not_input, check_writable, files_read, write_text
 from specinspect.cli.speech import say
 from specinspect.config import Config
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from specinspect.engine import Inspection
     from specinspect.report.model import Report
 
+TOLD = 3
+"""Errors of single checkpoints that stderr tells; the formats have all."""
 _LIMITS = tuple(item.name for item in fields(Thresholds) if item.name.startswith(("max_", "min_")))
 
 
@@ -72,16 +74,25 @@ def run_check(context: typer.Context) -> int:
     stopped = False
     for path in paths:
         one = _check_one(path, plan)
-        if one.error is not None:
-            say(one.error)
         checked.append(one)
         if plan.fail_fast and one.failed:
             stopped = one.looked_at < one.layers or len(checked) < len(paths)
             break
     rules = tuple(active.rule for active in plan.policy.rules)
     verdict = Verdict(tuple(checked), rules, __version__, plan.exit_zero, stopped)
-    _write(verdict, plan.targets)
+    errors = [one.error for one in checked if one.error is not None]
+    if errors:
+        say(_in_one_line(errors, len(paths)))
+    _write(verdict, plan.targets, told=len(errors) <= TOLD)
     return verdict.exit_code
+
+
+def _in_one_line(errors: Sequence[str], checkpoints: int) -> str:
+    """Return why some checkpoints could not be checked: an exit code 2 is one line, however many they are."""
+    if len(errors) == 1:
+        return errors[0]
+    more = f"; and {len(errors) - TOLD:,} more" if len(errors) > TOLD else ""
+    return f"{len(errors):,} of {checkpoints:,} checkpoints not checked: {'; '.join(errors[:TOLD])}{more}"
 
 
 def _plan(context: typer.Context) -> tuple[Plan, tuple[str, ...]]:
@@ -122,7 +133,7 @@ def _thresholds(context: typer.Context, config: Config) -> Thresholds:
     }
     for name in ("select", "ignore"):
         texts = given[name] if given[name] is not None else config.check.get(name, ())
-        values[name] = tuple(part.strip() for text in texts for part in text.split(",") if part.strip())
+        values[name] = comma_separated(texts)
     values["allow_nonfinite"] = _flag(context, config, "allow_nonfinite")
     values["per_layer"] = config.limits
     path = given["baseline"]
@@ -254,10 +265,11 @@ def _failed(cases: Sequence[Case]) -> bool:
     return any(case.outcome == "failed" for case in cases)
 
 
-def _write(verdict: Verdict, targets: Sequence[Target]) -> None:
+def _write(verdict: Verdict, targets: Sequence[Target], *, told: bool) -> None:
+    """Write every format; `told` says that all errors are on stderr already."""
     from specinspect.gate.formats import FORMATS
 
-    nothing = all(checked.error is not None for checked in verdict.checkpoints)
+    nothing = told and all(checked.error is not None for checked in verdict.checkpoints)
     for target in targets:
-        if not (nothing and target.form == "text" and target.output is None):  # said on stderr already
+        if not (nothing and target.form == "text" and target.output is None):
             write_text(FORMATS[target.form](verdict), target.output)

@@ -26,15 +26,15 @@ def check_writable(output: str | None, option: str = "-o") -> str | None:
     if output is None or output == "-":
         return None
     if not output:
-        raise SettingsError(f"{option}: expected a file name, got nothing")
+        raise SettingsError(f"{option}: expected a file name, got nothing", "- is stdout")
     path = Path(output)
     if path.is_dir():
-        raise SettingsError(f"{option}: expected a file, {output!r} is a directory")
+        raise SettingsError(f"{option}: expected a file, found the directory {output!r}", "name a file in it")
     if not path.absolute().parent.is_dir():
-        raise SettingsError(f"{option}: no such directory: {str(path.parent)!r}")
+        raise SettingsError(f"{option}: no such directory: {str(path.parent)!r}", "make it first")
     target = path if path.exists() else path.absolute().parent
     if not os.access(target, os.W_OK):
-        raise SettingsError(f"{option}: no permission to write {output!r}")
+        raise SettingsError(f"{option}: no permission to write {output!r}", "name another file")
     return output
 
 

@@ -47,7 +47,8 @@ def read_baseline(path: str) -> Baseline:
         SettingsError: no such file, not JSON, not a report, or of another schema_version.
     """
     try:
-        data = json.loads(Path(path).read_bytes().decode("utf-8"))
+        # From bytes: a shell's `>` may have made UTF-16 of it, or put a byte order mark in front.
+        data = json.loads(Path(path).read_bytes())
     except OSError as error:
         raise SettingsError(f"--baseline: cannot read {path!r}: {error.strerror or error}", _HINT) from error
     except (ValueError, RecursionError) as error:

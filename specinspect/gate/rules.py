@@ -102,10 +102,9 @@ class Catalogue(Mapping[str, Rule]):
             found = tuple(rule for code, rule in self._rules.items() if code.startswith(prefix))
             if found:
                 return found
-        known = [*self._rules, *self._names]
         close = get_close_matches(key.upper(), self._rules, n=1, cutoff=0.6)
         close = get_close_matches(key.lower(), self._names, n=1) or close
         raise SettingsError(
             f"unknown rule {key!r}",
-            f"did you mean {close[0]!r}?" if close else f"known are {', '.join(known)}",
+            f"did you mean {close[0]!r}?" if close else "specinspect explain lists them all",
         )

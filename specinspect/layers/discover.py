@@ -145,19 +145,28 @@ def select(discovery: Discovery, include: Sequence[str], exclude: Sequence[str])
         if (not include or matches(layer.name, include)) and not matches(layer.name, exclude)
     )
     if not layers:
-        names = [layer.name for layer in discovery.layers]
-        close = [
-            hit for glob in include for hit in get_close_matches(glob.strip("*"), names, n=3, cutoff=0.3)
-        ]
-        some = list(dict.fromkeys(close))[:3] or names[:3]
-        asked = ", ".join(repr(glob) for glob in include) or "all layers"
-        without = f" without {', '.join(repr(glob) for glob in exclude)}" if exclude else ""
-        raise LayerError(
-            f"no layer left: {asked}{without} matches none of {len(names)} layers",
-            f"did you mean {', '.join(repr(name) for name in some)}?",
-        )
+        raise _none_left([layer.name for layer in discovery.layers], include, exclude)
     used = {name for layer in layers for name in layer.parameters}
     dropped = dict.fromkeys(
         name for layer in discovery.layers for name in layer.parameters if name not in used
     )
     return Discovery(layers, (*discovery.skipped, *(Skipped(name, NOT_SELECTED) for name in dropped)))
+
+
+def _none_left(names: Sequence[str], include: Sequence[str], exclude: Sequence[str]) -> LayerError:
+    """Say which of the two choices left nothing, and what there is."""
+    asked, out = (", ".join(repr(glob) for glob in globs) for globs in (include, exclude))
+    if any(matches(name, include) for name in names) or not include:
+        which = f"{asked} without {out}" if include else f"excluding {out}"
+        return LayerError(
+            f"no layer left: {which} keeps none of {len(names)} layers",
+            "exclude less: names are those of `report`",
+        )
+    close = [hit for glob in include for hit in get_close_matches(glob.strip("*"), names, n=3, cutoff=0.3)]
+    some = list(dict.fromkeys(close))[:3]
+    hint = (
+        f"did you mean {', '.join(map(repr, some))}?"
+        if some
+        else f"the first are {', '.join(map(repr, names[:3]))}"
+    )
+    return LayerError(f"no layer left: {asked} matches none of {len(names)} layers", hint)

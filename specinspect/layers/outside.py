@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from specinspect.checkpoint.model import FLOAT_DTYPES, TensorInfo
+from specinspect.checkpoint.entries import COUNTED
+from specinspect.checkpoint.model import TensorInfo
 from specinspect.layers.discover import Discovery
 from specinspect.layers.model import Layer
 from specinspect.layers.names import matches, split_name
@@ -17,7 +18,7 @@ _INFINITE = re.compile(r"mask|^(?:min|max)_vals?$")
 
 @dataclass(frozen=True, slots=True)
 class Outside:
-    """A floating-point tensor that is in no layer."""
+    """A floating-point or complex tensor that is in no layer."""
 
     info: TensorInfo
     what: str
@@ -35,7 +36,9 @@ def outside(
     include: Sequence[str],
     exclude: Sequence[str],
 ) -> Iterator[Outside]:
-    """Yield the floating-point tensors that are in no layer, in checkpoint order; what is tied only once.
+    """Yield the tensors with entries that can be NaN and that are in no layer, in checkpoint order.
+
+    What is tied comes only once.
 
     A bias, a normalisation and whatever else stands beside a weight go with its layer. What belongs to no
     layer goes by its own name or its module's, under the globs that the layers were chosen by.
@@ -53,7 +56,7 @@ def outside(
     reasons = {item.name: item.reason for item in chosen.skipped}
     seen = {tensors[name].identity for name in weights if name in tensors}
     for name, info in tensors.items():
-        if name in weights or info.dtype not in FLOAT_DTYPES or not info.size or info.identity in seen:
+        if name in weights or info.dtype not in COUNTED or not info.size or info.identity in seen:
             continue
         module, leaf = split_name(name)
         if owned := owners.get(name) or owners.get(f"{module}."):

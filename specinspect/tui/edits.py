@@ -86,7 +86,7 @@ def save(edits: Mapping[str, Mapping[str, str]], config: str | None) -> Path:
 
 def _read(path: Path) -> str:
     try:
-        with path.open(encoding="utf-8", newline="") as file:  # line ends stay as they are
+        with path.open(encoding="utf-8-sig", newline="") as file:  # line ends stay as they are
             return file.read()
     except FileNotFoundError:
         return ""

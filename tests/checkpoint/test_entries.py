@@ -62,6 +62,24 @@ def test_the_patterns_around_every_edge(dtype: torch.dtype, tmp_path: Path) -> N
     assert saved(tensor, tmp_path / "x.safetensors") == expected(tensor) == Counts(4, 2, 5)
 
 
+@pytest.mark.parametrize("dtype", [torch.complex64, torch.complex128], ids=str)
+def test_a_complex_entry_is_what_either_part_is(dtype: torch.dtype, tmp_path: Path) -> None:
+    parts = torch.tensor([0.0, -1.0, torch.nan, torch.inf, -torch.inf], dtype=torch.float64)
+    pairs = torch.cartesian_prod(parts, parts)
+    tensor = torch.view_as_complex(pairs).to(dtype)
+    nan = int(pairs.isnan().any(1).sum())
+    infinite = int((pairs.isinf().any(1) & ~pairs.isnan().any(1)).sum())
+    wide = torch.ones(200_001, 2, dtype=dtype)
+    wide[:25, 0] = tensor
+    torch.save(
+        {"x": tensor, "conj": tensor.conj(), "left": wide[:, 0], "right": wide[:, 1]}, tmp_path / "x.pt"
+    )
+    opened = open_checkpoint(str(tmp_path / "x.pt")).tensors
+    counts = {name: count_entries(info) for name, info in opened.items()}
+    assert counts == {name: Counts(*((0, 0) if name == "right" else (nan, infinite))) for name in opened}
+    assert count_entries(from_state_dict({"x": tensor.conj()}).tensors["x"], negative=True) == counts["x"]
+
+
 def test_more_than_one_piece(tmp_path: Path) -> None:
     tensor = torch.randn(700_001)
     tensor[[0, 262_143, 262_144, 700_000]] = torch.tensor([torch.nan, torch.inf, -torch.inf, torch.nan])

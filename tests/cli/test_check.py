@@ -76,7 +76,7 @@ EXITS = (
     Exit("no match", ("{healthy}", "--layers", "nothing"), 2, None, "matches none of 2 layers"),
     Exit("glob without match", ("*.nothing",), 2, None, "no checkpoint matches '*.nothing'"),
     Exit("bad option", ("{healthy}", "--max-kapa", "3"), 2, None, "No such option: --max-kapa"),
-    Exit("no number", ("{healthy}", "--max-kappa", "x"), 2, None, "Invalid value for '--max-kappa'"),
+    Exit("no number", ("{healthy}", "--max-kappa", "x"), 2, None, "--max-kappa: expected a number, got 'x'"),
     Exit("NaN as a limit", ("{healthy}", "--max-kappa", "nan"), 2, None, "--max-kappa: expected a finite"),
     Exit("limit no κ can meet", ("{healthy}", "--max-kappa", "0.5"), 2, None, "at least 1, got 0.5"),
     Exit("unknown rule", ("{healthy}", "--select", "max-kapa"), 2, None, "did you mean 'max-kappa'?"),
@@ -162,6 +162,23 @@ def test_several_checkpoints_and_globs_have_one_verdict(
     assert "sharp.safetensors · 1 layer" in lines
     assert f"{healthy} · 2 layers" in lines  # named twice, in two ways
     assert lines[-1] == "failed: 1 error in 5 layers of 3 checkpoints with 6 rules"
+
+
+@pytest.mark.parametrize("count", [2, 5])
+def test_however_many_cannot_be_read_it_is_one_line(
+    count: int, healthy: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = [f"nowhere{i}.pt" for i in range(count)]
+    assert run(["check", *names, healthy]) == 2
+    out, err = capsys.readouterr()
+    assert err.startswith(f"specinspect: {count} of {count + 1} checkpoints not checked: ")
+    assert err.count("\n") == 1
+    assert [name in err for name in names] == [i < 3 for i in range(count)]
+    assert err.endswith("; and 2 more\n") == (count == 5)
+    assert all(f"{name} · not checked" in out for name in names)
+    assert run(["check", *names]) == 2
+    out = capsys.readouterr().out
+    assert (out == "") == (count == 2)  # what stderr does not tell, stdout does
 
 
 def test_fail_fast_stops_at_the_first_layer(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

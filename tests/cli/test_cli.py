@@ -113,7 +113,9 @@ def test_layers_and_exclude(checkpoint: str, capsys: pytest.CaptureFixture[str])
         (["report"], "Missing argument 'CKPT'"),
         (["report", "nowhere.pt"], "nowhere.pt"),
         (["report", "--gird", "3", "x"], "--gird"),
-        (["report", "--grid", "three", "x"], "--grid"),
+        (["report", "--grid", "three", "x"], "--grid: expected a whole number, got 'three'"),
+        (["report", "--beta=x", "x"], "--beta: expected a number, got 'x'"),
+        (["report", "--maps", ",", "x"], "got none"),
         (["report", "--grid", "0", "x"], "--grid"),
         (["report", "--grid", "99999999999999999999", "x"], "--grid"),
         (["report", "--patterns", "99999999999999999999", "x"], "--patterns"),
@@ -138,7 +140,7 @@ def test_layers_and_exclude(checkpoint: str, capsys: pytest.CaptureFixture[str])
         (["report", "--format", "xml", "x"], "'--format': 'xml' is not one of"),
         (["report", "--json", "--format", "csv", "x"], "contradict"),
         (["report", "-o", "no/such/place", "x"], "no such directory"),
-        (["report", "-o", ".", "x"], "is a directory"),
+        (["report", "-o", ".", "x"], "found the directory"),
         (["frobnicate"], "frobnicate"),
     ],
 )
@@ -154,9 +156,24 @@ def test_unknown_device(checkpoint: str, capsys: pytest.CaptureFixture[str]) -> 
     assert "tpu" in one_line_error(capsys)
 
 
-def test_no_layer_matched(checkpoint: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["report", "--layers", "fc3", checkpoint]) == 2
-    assert "fc1" in one_line_error(capsys)
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--layers", "fc3"], "'fc3' matches none of 2 layers (did you mean 'fc2', 'fc1'?)"),
+        (["--layers", "["], "'[' matches none of 2 layers (the first are 'fc1', 'fc2')"),
+        (["--exclude", "*"], "excluding '*' keeps none of 2 layers (exclude less"),
+        (["--layers", "fc1", "--exclude", "fc?"], "'fc1' without 'fc?' keeps none of 2 layers (exclude less"),
+    ],
+)
+def test_no_layer_matched(
+    options: list[str], expected: str, checkpoint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["report", *options, checkpoint]) == 2
+    assert expected in one_line_error(capsys)
+
+
+def test_a_comma_too_many_is_no_map(checkpoint: str) -> None:
+    assert run(["report", "--maps", "weight,", checkpoint]) == 0
 
 
 def test_no_layer_at_all(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -349,3 +366,55 @@ def test_every_command_has_the_shared_options(command: str, capsys: pytest.Captu
     assert run([command, "--help"]) == 0
     words = capsys.readouterr().out.replace(",", " ").split()
     assert [option for option in SHARED if option not in words] == []
+
+
+@pytest.mark.parametrize("command", ["report", "check", "compare"])
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("[check]\nmax-kappa = 0.5", "check.max-kappa: expected a finite number of at least 1, got 0.5"),
+        ("[check]\nselect = 'SI999'", "unknown rule 'SI999'"),
+        ("[rules.'fc*']\nmax-sigma = -1", "rules.'fc*': max-sigma: expected a finite number"),
+        ("grid = 0", "grid: expected a whole number from 1"),
+        ("conv-pattern = 'pixels'", "conv-pattern: expected channel or pixel"),
+    ],
+)
+def test_the_whole_configuration_is_checked_whatever_the_command_uses(
+    command: str,
+    text: str,
+    expected: str,
+    checkpoint: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("specinspect.toml").write_text(text)
+    paths = [checkpoint] * (2 if command == "compare" else 1)
+    grid = ["--grid", "4"] if "grid" in text else []  # what is overridden is still wrong
+    assert run([command, *paths, *grid]) == 2
+    error = one_line_error(capsys)
+    assert f"specinspect.toml: {expected}" in error
+    assert "--" not in error.partition(expected)[0]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-8"])
+def test_what_an_editor_or_a_shell_puts_in_front_of_a_file_is_no_error(
+    encoding: str, checkpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    assert run(["report", "--json", checkpoint]) == 0
+    Path("b.json").write_text(capsys.readouterr().out, encoding=encoding)
+    assert run(["check", checkpoint, "--baseline", "b.json"]) == 0
+    if encoding == "utf-16":  # TOML and JSON of others are UTF-8 by their own rules
+        return
+    Path("specinspect.toml").write_text("beta = 0.5", encoding=encoding)
+    Path("config.json").write_text('{"model_type": "llama", "hidden_act": "silu"}', encoding=encoding)
+    index = {"weight_map": {"fc1.weight": Path(checkpoint).name, "fc2.weight": Path(checkpoint).name}}
+    Path("model.safetensors.index.json").write_text(json.dumps(index), encoding=encoding)
+    capsys.readouterr()
+    assert run(["report", "--json", str(tmp_path / "model.safetensors.index.json")]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert data["settings"]["beta"] == 0.5
+    assert not [text for text in data["checkpoint"]["assumptions"] if "config.json" in text]

@@ -94,6 +94,18 @@ def test_a_negative_variance_is_a_warning_and_can_be_made_an_error(tmp_path: Pat
     assert [f.rule for f in specinspect.check(report)] == ["SI305"]
 
 
+def test_complex_tensors_are_read_too(tmp_path: Path) -> None:
+    spectrum = torch.randn(8, 8, dtype=torch.complex64)
+    torch.save({**network(), "filter.weight": spectrum}, tmp_path / "x.pt")
+    assert run(["check", str(tmp_path / "x.pt")]) == 0
+    torch.view_as_real(spectrum)[2, 3, 1] = torch.nan
+    torch.save({**network(), "filter.weight": spectrum}, tmp_path / "x.pt")
+    report = inspect(tmp_path / "x.pt", maps=("weight",))
+    assert found(report) == [("nonfinite_weights", "error", "filter.weight", 1.0)]
+    assert "1 NaN and 0 infinite of 64 entries (complex (c64))" in report.findings[0].message
+    assert run(["check", str(tmp_path / "x.pt")]) == 1
+
+
 def test_a_mask_may_be_infinite_but_not_nan(tmp_path: Path) -> None:
     tensors = {**network(), "attn_mask": torch.full((4, 4), -torch.inf)}
     path = tmp_path / "x.safetensors"
