@@ -119,6 +119,33 @@ def test_no_control_character_in_any_format(form: str, name: str) -> None:
     text.encode("utf-8")
 
 
+def test_many_layers_with_one_ill_are_told_as_one() -> None:
+    names = [f"zero.{i}" for i in range(6)]
+    results = [canned.linear(name, canned.dead()) for name in names]
+    results = [replace(result, zeros=(1, 0), notes=("1 of 64 rows is zero",)) for result in results]
+    lone = replace(canned.linear("lone", canned.dead()), zeros=(2, 0), notes=("2 of 64 rows are zero",))
+
+    policy = make_policy(thresholds_of({"select": ("SI303",)}))
+
+    def rendered(count: int, form: str) -> str:
+        mixed = (*results[:2], lone, *results[2:count])
+        checked = Checked("x", tuple(check_layers(mixed, policy)), len(mixed), len(mixed))
+        return FORMATS[form](Verdict((checked,), tuple(active.rule for active in policy.rules), "1"))
+
+    told = [row.split()[0] for row in rendered(5, "text").splitlines() if "of 64 rows" in row]
+    assert told == ["zero.0", "zero.1", "lone", "zero.2", "zero.3", "zero.4"]
+    many = rendered(6, "text")
+    assert (
+        "    6 layers  1 of 64 rows is zero\n      zero.0\n      zero.1\n      zero.2\n      … and 3 more"
+        in many
+    )
+    assert "    lone      2 of 64 rows are zero\n" in many
+    assert "6 errors" not in many
+    assert "failed: 7 errors" in many
+    for form in SUFFIX.keys() - {"text"}:
+        assert all(name in rendered(6, form) for name in names), form
+
+
 def test_text_ends_in_the_verdict() -> None:
     assert FORMATS["text"](verdict()).splitlines()[-1].startswith("could not check everything: 1 of 3")
     last = FORMATS["text"](hostile("x\nfailed: 0 errors")).splitlines()[-1]
