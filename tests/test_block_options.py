@@ -89,7 +89,8 @@ def test_padded_blocks_with_a_diagonal_per_pixel(
 ) -> None:
     net = randomised(nets.Basic(*shape))
     torch.save(net.state_dict(), tmp_path / "net.pt")
-    x = torch.randn(1, shape[0], GRID, GRID, dtype=torch.float64)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(1, shape[0], GRID, GRID, generator=generator, dtype=torch.float64)
     np.save(tmp_path / "x.npy", x.numpy())
     common: dict[str, Any] = {"grid": GRID, "conv_operator": "padded", "spectra": True, "activation": "auto"}
     arguments = f'{{"inn": {shape[0]}, "out": {shape[1]}, "stride": {shape[2]}}}'
@@ -108,6 +109,12 @@ def test_padded_blocks_with_a_diagonal_per_pixel(
     assert_values(block.skip, 0.7 * a + j)
     assert block.chain is not None
     assert "zero-padded" in block.chain.method
+    # The channels that the activation zeroes leave J a lower rank, by construction.
+    passing, values = int(mask.sum()), np.linalg.svd(j, compute_uv=False)
+    assert passing < min(j.shape)
+    assert block.chain.condition_number_status == "infinite"
+    assert block.chain.numerical_rank == np.linalg.matrix_rank(j) == passing
+    assert block.chain.pseudo_condition_number == pytest.approx(values[0] / values[passing - 1])
     assert (
         f"{GRID}×{GRID} grid with zeros around it: the input size is not stored in the checkpoint"
         in block.assumptions

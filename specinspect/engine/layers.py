@@ -180,7 +180,7 @@ def _result(
 
     from specinspect.spectra.activated import Question, kernel_matrix, measure_maps
     from specinspect.spectra.curve import BETAS, skip_curve
-    from specinspect.spectra.padded import padding_bounds
+    from specinspect.spectra.padding import padding_bounds
 
     start = time.perf_counter()
     settings = job.settings

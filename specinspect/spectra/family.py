@@ -140,13 +140,21 @@ class Family:
         weight = singular_values(Given([gram], lambda index: m[index], None))
         return Family(m, a, turned, gram, None if a is None else a.cross(m), weight)
 
-    def skip(self, rho: float, beta: float, diagonal: torch.Tensor | None = None) -> Solution:
+    def skip(
+        self,
+        rho: float,
+        beta: float,
+        diagonal: torch.Tensor | None = None,
+        alive: torch.Tensor | None = None,
+    ) -> Solution:
         """Return the singular values of ρA+βM, or of ρA+β·D·M for D = diag(diagonal).
 
         Args:
             rho: weight of the skip.
             beta: weight of the branch.
             diagonal: (out,), or (batch, out), or None for the identity.
+            alive: (n,) bool, the lines of the smaller side that are not zero by structure, None for all; the
+                others are left out.
         """
         a, m = self.shortcut, self.matrices
         if a is None or self.cross is None:
@@ -160,12 +168,15 @@ class Family:
         added = gram.clone() if diagonal is None else gram
         added.mul_(beta * beta).add_(cross, alpha=rho * beta).add_(cross.mH, alpha=rho * beta)
         a.add_gram_to(added, rho * rho)
+        if alive is not None:
+            added = added[:, alive][:, :, alive]
         peak = 1.0 if diagonal is None else float(diagonal.abs().max())
         shortcut_norm = a.norm() if rho else 0.0
 
         def explicit(index: torch.Tensor) -> torch.Tensor:
             chosen = diagonal[index] if diagonal is not None and diagonal.ndim == 2 else diagonal
-            return a.add_to(beta * self._apply(m[index], chosen), rho, index)
+            whole = a.add_to(beta * self._apply(m[index], chosen), rho, index)
+            return whole if alive is None else whole[..., alive]
 
         size = abs(rho) * shortcut_norm + abs(beta) * peak * self.weight.values[:, 0]
         handed = [added]

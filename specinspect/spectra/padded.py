@@ -1,41 +1,41 @@
-"""Zero-padded convolutions: their true spectra, and bounds from the periodic grid where those are too dear.
+"""Zero-padded convolutions: their true spectra; of large ones the extremes.
 
-A periodic σ_min may be off by any factor for the zero-padded layer (MATH R64), so it is never quoted for one.
+A periodic σ_min may be off by any factor for the zero-padded layer (MATH R64), so it is never quoted for one;
+`padding` bounds what can be bounded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import product
 from math import hypot, prod, sqrt
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from specinspect.maps.fourier import fourier_blocks
 from specinspect.maps.model import ConvolutionMap
 from specinspect.maps.operator import (
     ConvolutionOperator,
     LayerOperator,
-    dense,
     shortcut_beside,
     spread_diagonal,
 )
 from specinspect.maps.patterns import Diagonals
+from specinspect.maps.written import written_out
 from specinspect.spectra.activated import over_patterns
-from specinspect.spectra.compute import measure
 from specinspect.spectra.iterative import extremes
-from specinspect.spectra.model import PaddingBounds, Spectrum, Status, Tau
+from specinspect.spectra.model import Spectrum, Status, Tau
 from specinspect.spectra.plan import Plan
 from specinspect.spectra.rounding import scan, storage_floor
-from specinspect.spectra.solve import EPS, Batch, hardest, singular_values
+from specinspect.spectra.solve import EPS, hardest
 from specinspect.spectra.summary import harmless_scale, summarise, unusable
+from specinspect.spectra.written import Written
 
 DENSE_SIDE = 4096
 """The smaller side, of one group, up to which an operator is written out and solved in full."""
 DENSE_ENTRIES = 2 * DENSE_SIDE**2
+TAU_SIDE = 1024
+"""The side up to which the eigenvalues of T + Tᵀ are all solved for; above it the outermost are iterated."""
 ITERATIVE = "extremes by Lanczos, float64"
 PRODUCTS = (400, 2000)
 """Least and most products that the small end may take."""
@@ -125,7 +125,7 @@ def padded_tau(convolution: ConvolutionMap, plan: Plan, *, transposed: bool = Fa
     """Return the extreme eigenvalues of T + Tᵀ of a zero-padded convolution T that is square (MATH §0).
 
     In full for small operators, else by Lanczos; None where T is not square, has NaN or infinite entries,
-    or where Lanczos does not settle.
+    or is large and Lanczos does not settle.
     """
     whole = ConvolutionOperator.of(convolution, transposed=transposed, device=plan.device)
     if whole.inputs != whole.outputs or not bool(whole.kernel.isfinite().all()):
@@ -144,10 +144,14 @@ def _symmetric_ends(operator: ConvolutionOperator) -> tuple[float, float] | None
     from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 
     n = operator.shape[0]
-    if n <= DENSE_SIDE:
-        matrix = dense(operator)
+
+    def solved() -> tuple[float, float]:
+        matrix = written_out(operator)
         values = torch.linalg.eigvalsh(matrix + matrix.T)
         return float(values[0]), float(values[-1])
+
+    if n <= TAU_SIDE:
+        return solved()
 
     def symmetric(x: NDArray[np.float64]) -> NDArray[np.float64]:
         row = torch.from_numpy(np.ascontiguousarray(x.reshape(1, -1))).to(operator.device)
@@ -166,7 +170,7 @@ def _symmetric_ends(operator: ConvolutionOperator) -> tuple[float, float] | None
             return_eigenvectors=False,
         )
     except ArpackNoConvergence:
-        return None
+        return solved() if n <= DENSE_SIDE else None
     return float(values.min()), float(values.max())
 
 
@@ -216,38 +220,30 @@ class _Layer:
         for g, group in enumerate(self.whole.groups()):
             rows, columns = group.shape
             small = min(rows, columns) <= DENSE_SIDE and rows * columns <= DENSE_ENTRIES
-            matrix = dense(group) if small else None
             beside = shortcut_beside(group, self.shortcut)
+            written = Written.of(group, beside) if small else None
+            known: dict[tuple[bytes | None, float, float], _Part] = {}
             for case, collected in zip(cases, parts, strict=True):
-                d = (
-                    None
-                    if case.diagonal is None
-                    else case.diagonal[g * rows : (g + 1) * rows].to(group.device)
-                )
-                operator = LayerOperator(group, d, beside if case.rho else None, case.rho, case.beta)
-                part = self._iterate(operator) if matrix is None else self._solve(operator, matrix)
-                collected.append(part)
+                d = None if case.diagonal is None else case.diagonal[g * rows : (g + 1) * rows]
+                key = (None if d is None else d.cpu().numpy().tobytes(), case.rho, case.beta)
+                if key not in known:  # patterns may coincide
+                    d = None if d is None else d.to(group.device)
+                    operator = LayerOperator(group, d, beside if case.rho else None, case.rho, case.beta)
+                    known[key] = (
+                        self._iterate(operator) if written is None else self._solve(operator, written)
+                    )
+                collected.append(known[key])
         return [self._merge(case, found) for case, found in zip(cases, parts, strict=True)]
 
-    def _solve(self, operator: LayerOperator, matrix: torch.Tensor) -> _Part:
-        """Write one map out, W being given, and solve it without its structural zeros."""
-        m = operator.beta * matrix
-        if operator.diagonal is not None:
-            m *= operator.diagonal[:, None]
-        if operator.shortcut is not None:
-            operator.shortcut.add_to(m, operator.rho)
+    def _solve(self, operator: LayerOperator, written: Written) -> _Part:
+        """Solve one map in full, without its structural zeros."""
         live = operator.live()
-        if not bool(live[0].all() & live[1].all()):
-            m = m[live[0]][:, live[1]]
-        zeros = min(operator.shape) - min(m.shape)
-        if m.numel() == 0:
+        count = min(int(side.sum()) for side in live)
+        zeros = min(operator.shape) - count
+        if not count:
             return _Part(np.zeros(0), zeros, 0.0, 0.0, 0.0, 0.0, "exact")
-        scale = harmless_scale(float(m.abs().max()))
-        if scale != 1.0:
-            m *= scale
-        solution = singular_values(Batch(m[None]))
-        values = (solution.values[0] / scale).numpy()
-        floor = float(solution.floor[0]) / scale
+        solution = written.solve(operator, live)
+        values, floor = solution.values[0].numpy(), float(solution.floor[0])
         return _Part(values, zeros, float(values[0]), float(values[-1]), floor, 0.0, solution.method)
 
     def _iterate(self, operator: LayerOperator) -> _Part:
@@ -328,153 +324,3 @@ def _status(low: float | None, zeros: int, storage: float, computation: float) -
     if low <= storage:
         return "below_storage_precision"
     return "below_computation_precision" if low <= computation else "resolved"
-
-
-# What the periodic grid says of the zero-padded layer
-
-
-def padding_bounds(
-    convolution: ConvolutionMap,
-    plan: Plan,
-    *,
-    circular: Spectrum | None = None,
-    rho: float = 1.0,
-    beta: float = 1.0,
-    high: tuple[int, ...] = (),
-) -> PaddingBounds:
-    """Bound the spectrum of a zero-padded convolution by periodic ones (MATH R64, R65).
-
-    Args:
-        convolution: kernel, geometry and grid.
-        plan: where to compute.
-        circular: the spectrum of `convolution` on its periodic grid with its singular values, if at hand;
-            else it is computed.
-        rho: weight of the skip.
-        beta: weight of the branch.
-        high: zeros above the last place of each axis, () for as many as below the first.
-    """
-    if not bool(convolution.kernel.isfinite().all()):
-        reason = "NaN or infinite weights"
-        return PaddingBounds(same_grid_reason=reason, enlarged_reason=reason, square_reason=reason)
-    high = high or convolution.padding
-    reach = tuple(
-        d * (k - 1) for d, k in zip(convolution.dilation, convolution.kernel.shape[3:], strict=True)
-    )
-    bounds = _enlarged(PaddingBounds(), convolution, plan, reach, high, (rho, beta))
-    reason = _same_grid_reason(convolution, reach, high)
-    if reason:
-        return replace(bounds, same_grid_reason=reason)
-    if circular is None or circular.singular_values is None:
-        circular = measure([convolution], plan, keep_values=True)[0].spectrum
-    return _same_grid(bounds, convolution, circular, reach)
-
-
-def _same_grid_reason(convolution: ConvolutionMap, reach: tuple[int, ...], high: tuple[int, ...]) -> str:
-    if convolution.aliases > 1:
-        return "strided"
-    if any(low + up != r for low, up, r in zip(convolution.padding, high, reach, strict=True)):
-        return "the padding does not keep the grid's size"
-    if any(n <= r for n, r in zip(convolution.grid, reach, strict=True)):
-        return "the kernel wraps onto itself on this grid"
-    return ""
-
-
-def _same_grid(
-    bounds: PaddingBounds, convolution: ConvolutionMap, circular: Spectrum, reach: tuple[int, ...]
-) -> PaddingBounds:
-    """Add MATH R64."""
-    grid, places = convolution.grid, prod(convolution.grid)
-    kernel = convolution.kernel.to(torch.float64).cpu()
-    scale = harmless_scale(float(kernel.abs().max()))
-    squares = (kernel * scale).square().sum((0, 1, 2)).flatten().tolist()
-    distance = norm = 0.0
-    for tap, square in zip(product(*(range(k) for k in kernel.shape[3:])), squares, strict=True):
-        offsets = zip(tap, convolution.dilation, convolution.padding, grid, strict=True)
-        kept = prod(max(n - abs(d * t - low), 0) for t, d, low, n in offsets)
-        distance += square * (places - kept)
-        norm += square * kept
-    interior = prod(n - r for n, r in zip(grid, reach, strict=True))
-    groups, out, inn = kernel.shape[:3]
-    rank = groups * min(out, inn) * (places - interior)
-    values = circular.singular_values
-    if values is None:
-        raise AssertionError("computed with its values")
-    count = len(values)
-    distance = sqrt(distance) / scale
-    return replace(
-        bounds,
-        frobenius_distance=distance,
-        frobenius_norm=sqrt(norm) / scale,
-        rank=rank,
-        sigma_max_lower=float(values[rank]) if rank < count else 0.0,
-        sigma_max_upper_same_grid=float(values[0]) + distance,
-        sigma_min_upper=float(values[count - rank - 1]) if rank < count else None,
-    )
-
-
-def _enlarged(
-    bounds: PaddingBounds,
-    convolution: ConvolutionMap,
-    plan: Plan,
-    reach: tuple[int, ...],
-    high: tuple[int, ...],
-    weights: tuple[float, float],
-) -> PaddingBounds:
-    """Add MATH R65."""
-    out, inn = convolution.kernel.shape[1:3]
-    sides = zip(convolution.grid, reach, convolution.padding, high, convolution.stride, strict=True)
-    # Room for every zero that is read, and for every output: both ends share it.
-    grid = tuple(-(-(n + max(r, low, up, low + up - r)) // s) * s for n, r, low, up, s in sides)
-    square_reason = ""
-    if convolution.aliases > 1:
-        square_reason = "strided: only σmax is bounded"
-    elif out != inn:
-        square_reason = "not square: only σmax is bounded"
-    elif any(low + up != r for low, up, r in zip(convolution.padding, high, reach, strict=True)):
-        square_reason = "the padding does not keep the grid's size: only σmax is bounded"
-    enlarged = replace(convolution, grid=grid)
-    top, taus = 0.0, []
-    kernel = convolution.kernel.to(plan.device).to(torch.float64)
-    scale = harmless_scale(float(kernel.abs().max()))
-    kernel = kernel * scale
-    for blocks in _blocks(enlarged, kernel, plan):
-        wide = blocks.shape[-2] < blocks.shape[-1]
-        gram = blocks @ blocks.mH if wide else blocks.mH @ blocks
-        top = max(top, sqrt(max(float(torch.linalg.eigvalsh(gram).max()), 0.0)))
-        if not square_reason:
-            eigenvalues = torch.linalg.eigvalsh(blocks + blocks.mH)
-            taus.append((float(eigenvalues.min()), float(eigenvalues.max())))
-    top /= scale
-    bounds = replace(bounds, enlarged_grid=grid, sigma_max_upper=top, square_reason=square_reason)
-    if square_reason:
-        return bounds
-    low, up = min(t[0] for t in taus) / scale, max(t[1] for t in taus) / scale
-    return _beside_skip(replace(bounds, tau_min=low, tau_max=up), *weights, top, low, up)
-
-
-def _blocks(convolution: ConvolutionMap, kernel: torch.Tensor, plan: Plan) -> Iterator[torch.Tensor]:
-    limit = plan.block_bytes(8 * kernel.numel()) // 2
-    for batch in fourier_blocks(convolution, kernel, limit):
-        yield batch.blocks
-
-
-def _beside_skip(
-    bounds: PaddingBounds, rho: float, beta: float, top: float, low: float, up: float
-) -> PaddingBounds:
-    """Add the bounds on ρI+βT from σ_max and τ (MATH R3)."""
-    unit = max(abs(rho), abs(beta) * top)
-    if unit == 0:
-        return replace(bounds, skip_sigma_max_upper=0.0)
-    # In units of the larger term, so that squares stay within float64.
-    r, b, least, most = rho / unit, beta / unit * top, beta / unit * low, beta / unit * up
-    upper = unit * sqrt(max(r * r + b * b + max(r * least, r * most), 0.0))
-    if rho == 0:
-        return replace(bounds, skip_sigma_max_upper=upper)
-    sign = 1.0 if rho > 0 else -1.0
-    lower = abs(rho) + unit * min(sign * least, sign * most) / 2
-    return replace(
-        bounds,
-        skip_sigma_min_lower=lower,
-        skip_sigma_max_upper=upper,
-        skip_condition_number_upper=upper / lower if lower > 0 else None,
-    )

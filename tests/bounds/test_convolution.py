@@ -16,7 +16,8 @@ from specinspect.maps import ConvolutionMap
 from specinspect.spectra.activated import Question, measure_maps
 from specinspect.spectra.compute import measure
 from specinspect.spectra.model import Spectrum
-from specinspect.spectra.padded import measure_padded, padding_bounds
+from specinspect.spectra.padded import measure_padded
+from specinspect.spectra.padding import padding_bounds
 from specinspect.spectra.plan import Plan
 from specinspect.spectra.quantities import LayerQuantities
 from tests.bounds.families import Array, values

@@ -23,6 +23,7 @@ from specinspect.maps.operator import (
     spread_diagonal,
 )
 from specinspect.maps.patterns import Affine
+from specinspect.maps.written import written_out
 
 CONVOLVE = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 TRANSPOSE = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
@@ -61,6 +62,8 @@ def assert_is_the_matrix(found: LayerOperator | ConvolutionOperator, truth: torc
     assert torch.equal(y, kept)
     assert torch.allclose(found.matvec(x) @ y.T, x @ found.adjoint(y).T, atol=1e-10)
     assert torch.allclose(dense(found), truth, atol=1e-11)
+    if isinstance(found, ConvolutionOperator) and found.boundary == "zeros" and len(found.kernel) == 1:
+        assert torch.allclose(written_out(found), truth, atol=1e-11)
 
 
 @settings(max_examples=80, deadline=None)
@@ -262,3 +265,9 @@ def test_pixel_diagonals_of_relu_and_prelu() -> None:
     slopes = torch.tensor([0.1, 0.2, 0.3], dtype=torch.float64)
     prelu = sample_pixel_diagonals(conv, bias, None, ("prelu", slopes), probes)
     assert torch.equal(prelu.values, torch.where(z > 0, 1.0, slopes[:, None]).flatten(1))
+
+
+@pytest.mark.parametrize(("boundary", "groups"), [("circular", 1), ("zeros", 2)])
+def test_only_one_group_with_zeros_around_it_is_written_out(boundary: Boundary, groups: int) -> None:
+    with pytest.raises(ValueError, match="one group with zeros"):
+        written_out(operator(normal(2, 2 // groups, 3), (5,), padding=1, groups=groups, boundary=boundary))

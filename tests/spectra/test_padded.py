@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import prod, sqrt
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,12 +13,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from specinspect.maps import ConvolutionMap
-from specinspect.maps.operator import ConvolutionOperator, normal_probes, sample_pixel_diagonals
+from specinspect.maps.operator import (
+    ConvolutionOperator,
+    normal_probes,
+    sample_pixel_diagonals,
+    shortcut_beside,
+)
 from specinspect.maps.patterns import Diagonals
 from specinspect.spectra import padded
 from specinspect.spectra.compute import measure
 from specinspect.spectra.model import Spectrum
-from specinspect.spectra.padded import measure_padded, padded_tau, padding_bounds
+from specinspect.spectra.padded import measure_padded, padded_tau
+from specinspect.spectra.padding import padding_bounds
 from specinspect.spectra.plan import Plan
 from tests.spectra.matrices import Array
 
@@ -105,6 +112,66 @@ def test_the_four_maps_against_written_out_matrices(
     assert_values(found["skip_chain"], 0.7 * a - 1.3 * dw)
 
 
+@pytest.mark.parametrize("dead", ["output", "input", "none"])
+@pytest.mark.parametrize(("stride", "out", "inn"), [(1, 4, 4), (1, 6, 3), (2, 6, 3), (2, 16, 3), (1, 3, 5)])
+def test_structural_zeros_beside_shortcuts_of_every_shape(dead: str, stride: int, out: int, inn: int) -> None:
+    """Zeroed channels of W and of D, beside a shortcut that leaves some of them alone."""
+    kernel = normal(out, inn, 3, 3)
+    if dead == "output":
+        kernel[1] = 0
+    if dead == "input":
+        kernel[:, 0] = 0
+    layer = convolution(kernel, (6, 4), stride=stride)
+    w = matrix_of(layer)
+    d = torch.stack([normal(out, seed=seed).relu() for seed in range(3)] + [torch.ones(out).double()] * 2)
+    d[:3, -1] = 0  # beyond the channels that the shortcut has, where there are any
+    operator = shortcut_beside(ConvolutionOperator.of(layer), "average-pool")
+    assert operator is not None
+    a = np.zeros(w.shape)
+    operator.add_to(torch.from_numpy(a), 1.0)
+    for rho, beta in ((0.6, -1.2), (1.0, 1.0), (0.0, 2.0), (0.5, 0.0)):
+        found = measure_padded(
+            layer, CPU, diagonals=diagonals(d), shortcut="average-pool", rho=rho, beta=beta, keep_values=True
+        )
+        assert_values(found["weight"], w)
+        assert_values(found["skip"], rho * a + beta * w)
+        for name, scale in (("chain", 0.0), ("skip_chain", rho)):
+            spectrum, factor = found[name], beta if scale or name == "skip_chain" else 1.0
+            truths = [
+                np.linalg.svd(
+                    scale * a + factor * row.repeat_interleave(len(w) // out).numpy()[:, None] * w,
+                    compute_uv=False,
+                )
+                for row in d
+            ]
+            assert spectrum.singular_values is not None
+            error = min(float(np.abs(spectrum.singular_values - truth).max()) for truth in truths)
+            assert error <= 1e-7 * (1 + truths[0][0])
+            assert spectrum.patterns is not None
+            most = max(truth[0] for truth in truths)
+            assert spectrum.patterns.scalars["sigma_max"].max == pytest.approx(most)
+
+
+def test_patterns_that_coincide_are_solved_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    from specinspect.spectra.written import Written
+
+    solved = []
+    solve = Written.solve
+
+    def counted(self: Written, *arguments: Any) -> Any:
+        solved.append(arguments)
+        return solve(self, *arguments)
+
+    monkeypatch.setattr(Written, "solve", counted)
+    rows = torch.tensor([[1.0, 0.0], [1.0, 0.5], [1.0, 0.0]], dtype=torch.float64)
+    layer = convolution(normal(2, 2, 3), (6,))
+    found = measure_padded(layer, CPU, diagonals=diagonals(rows), shortcut="identity")
+    assert len(solved) == 2 * (1 + 2)  # W and skip, and two patterns of each
+    patterns = found["skip_chain"].patterns
+    assert patterns is not None
+    assert patterns.n == 3
+
+
 def test_a_transposed_layer_has_d_on_the_finer_side() -> None:
     layer = convolution(normal(2, 3, 3, 3), (6, 6), stride=2)
     d = normal(2, 3 * 36, seed=1).relu()
@@ -143,10 +210,10 @@ def test_without_a_diagonal_the_chain_is_the_weight() -> None:
     assert found["weight"].singular_values is None
 
 
-@pytest.mark.parametrize("dense_side", [4096, 1], ids=["full", "iterated"])
+@pytest.mark.parametrize("side", [1024, 1], ids=["full", "iterated"])
 @pytest.mark.parametrize("groups", [1, 2])
-def test_tau(groups: int, dense_side: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("specinspect.spectra.padded.DENSE_SIDE", dense_side)
+def test_tau(groups: int, side: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("specinspect.spectra.padded.TAU_SIDE", side)
     kernel = normal(4, 4 // groups, 3, 3, seed=3)
     layer = ConvolutionMap(
         kernel.reshape(groups, 4 // groups, 4 // groups, 3, 3), (1, 1), (1, 1), (6, 5), "f64", (1, 1)

@@ -193,7 +193,7 @@ def _solve(
             solution = singular_values(Batch(whole @ triangle(torch.cat([v, right], -2).mH).mH))
             skip.add(solution, multiplicity, together)
             return None
-    family = _family(j, shortcut.matrices if isinstance(shortcut, _Beside) else shortcut, weight)
+    family = family_beside(j, shortcut.matrices if isinstance(shortcut, _Beside) else shortcut, weight)
     if place is None:
         chain.add(family.weight, multiplicity, rank)
     if not question.with_skip:
@@ -207,7 +207,9 @@ def triangle(matrices: Tensor) -> Tensor:
     return torch.linalg.qr(matrices, mode="r").R
 
 
-def _family(j: Tensor, shortcut: Tensor | RectangularIdentity | None, weight: Solution | None) -> Family:
+def family_beside(
+    j: Tensor, shortcut: Tensor | RectangularIdentity | None, weight: Solution | None
+) -> Family:
     """Form what chain and skip share, without solving what is solved already."""
     if weight is None:
         return Family.of(j, shortcut)

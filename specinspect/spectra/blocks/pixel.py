@@ -20,22 +20,28 @@ from specinspect.maps.blocks import (
     shortcut_stages,
     tangent,
 )
-from specinspect.spectra.family import Family
+from specinspect.spectra.family import RectangularIdentity
 from specinspect.spectra.model import Spectrum
 from specinspect.spectra.quantities import BlockQuantities
+from specinspect.spectra.solve import GRAM, Batch, Solution, singular_values
 
 if TYPE_CHECKING:
     from torch import Tensor
+from specinspect.spectra.blocks.frequency import family_beside, triangle
 from specinspect.spectra.blocks.gather import Floors, Values
 from specinspect.spectra.blocks.product import Chunk, multiply
 from specinspect.spectra.blocks.quantities import Gathered
 from specinspect.spectra.blocks.question import BlockQuestion
+from specinspect.spectra.blocks.written import Jacobians
 
 DENSE_COLUMNS = 4096
 """Largest operator that is written out, in columns, where every pixel has its own diagonal."""
 
 WORK = 4e10
 """Floating-point operations that each end of a spectrum is worth where it must be iterated."""
+
+NOTHING = Solution(torch.zeros(1, 1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64), GRAM)
+"""What is left of a branch that lets nothing through."""
 
 REACHED = 1e-3
 """Relative residual of σ_min up to which an iterative solver is believed."""
@@ -49,52 +55,16 @@ def by_pixel(
     And notes, and what bounds rest on: nothing where only extremes are known.
     """
     branch = question.branch
+    if branch.channels * prod(branch.grid) <= DENSE_COLUMNS:
+        return _written_out(question, at)
     beside = shortcut_stages(branch)
     columns = branch.channels * prod(branch.grid)
     chains: list[Spectrum] = []
     skips: list[Spectrum] = []
     notes: dict[str, None] = {}
-    gathered = Gathered.of(question, len(at[0])) if columns <= DENSE_COLUMNS else None
-    once = torch.ones(1, dtype=torch.int64)
-    values: dict[str, list[Values]] = {"chain": [], "skip": []}
     for p in range(len(at[0])):
         here = [x[p : p + 1] for x in at]
         floors = _pixel_floors(question, at, p)
-        if columns <= DENSE_COLUMNS:
-            j = dense_jacobian(branch.stages, here[0][0], here)
-            a = dense_jacobian(beside, here[0][0])
-            family = Family.of(j[None], a[None] if question.with_skip else None)
-            if gathered:
-                if p == 0 and branch.shortcut is not None:  # it is linear
-                    gathered.add_shortcut(a[None], min(a.shape))
-                if gathered.isometric:
-                    gathered.add_symmetric(p, family.symmetric(), min(j.shape))
-                if p == 0:
-                    gathered.add_chunk((j.shape[0], j.shape[1]), once)
-            for name, found, solution, scale in (
-                ("chain", chains, family.weight, 1.0),
-                (
-                    "skip",
-                    skips,
-                    family.skip(question.rho, question.beta) if question.with_skip else None,
-                    abs(question.beta),
-                ),
-            ):
-                if solution is None:
-                    continue
-                one = Values(rows=[] if gathered else None)
-                one.add(solution, once, min(j.shape))
-                values[name].append(one)
-                found.append(
-                    one.spectrum(
-                        question,
-                        min(j.shape),
-                        floors.storage * scale,
-                        floors.computation,
-                        f"dense, {question.how}",
-                    )
-                )
-            continue
         side = points(beside, here[0])
         out = branch.outputs * prod(branch.coarse)
         chain, why = _extremes(
@@ -111,10 +81,64 @@ def by_pixel(
             )
             skips.append(skip)
             notes.update(dict.fromkeys(why))
-    quantities = None
+    return chains, skips, tuple(notes), None
+
+
+def _written_out(
+    question: BlockQuestion, at: Sequence[Tensor]
+) -> tuple[list[Spectrum], list[Spectrum], tuple[str, ...], BlockQuantities | None]:
+    """Return what `by_pixel` does for a block that is small enough to be written out.
+
+    Where a narrow place limits the rank to r, as a ReLU does, J = UV with r columns in U: its singular values
+    are those of R_U·R_Vᵀ, and the others are structural zeros.
+    """
+    branch = question.branch
+    rows, columns = branch.outputs * prod(branch.coarse), branch.channels * prod(branch.grid)
+    once = torch.ones(1, dtype=torch.int64)
+    gathered = Gathered.of(question, len(at[0]))
+    jacobians = Jacobians(branch.stages)
+    shortcut: Tensor | RectangularIdentity | None = RectangularIdentity() if question.with_skip else None
+    if branch.shortcut is not None and question.with_skip:  # it is linear: the same at every input
+        shortcut = dense_jacobian(branch.shortcut, at[0][0])[None]
+        if gathered:
+            gathered.add_shortcut(shortcut, min(rows, columns))
+    chains, skips = ([Values(rows=[] if gathered else None) for _ in at[0]] for _ in range(2))
+    floors: list[Floors] = []
+    for p in range(len(at[0])):
+        here = [x[p : p + 1] for x in at]
+        floors.append(_pixel_floors(question, at, p))
+        factors, weight = jacobians.factors(here, (rows, columns)), None
+        if factors is None:
+            j, rank = jacobians.whole(here), min(rows, columns)
+        else:
+            (u, v), rank = factors, factors[0].shape[1]
+            j = u @ v
+            weight = NOTHING if not rank else singular_values(Batch((triangle(u) @ triangle(v.T).T)[None]))
+        if weight is not None and not question.with_skip:
+            family = None
+        else:
+            family = family_beside(j[None], shortcut, weight)
+            weight = family.weight
+        if rank:
+            chains[p].add(weight, once, rank)
+        else:
+            chains[p].add_none(once)
+        if family is None or not question.with_skip:
+            continue
+        if gathered and gathered.isometric:
+            gathered.add_symmetric(p, family.symmetric(), min(rows, columns))
+        skips[p].add(family.skip(question.rho, question.beta), once, min(rows, columns))
     if gathered:
-        quantities = gathered.quantities(question, values["chain"], values["skip"], periodic=False)
-    return chains, skips, tuple(notes), quantities
+        gathered.add_chunk((rows, columns), once)
+
+    def spectra(found: Sequence[Values], scale: float) -> list[Spectrum]:
+        count, lead = min(rows, columns), f"dense, {question.how}"
+        pairs = zip(found, floors, strict=True)
+        return [v.spectrum(question, count, f.storage * scale, f.computation, lead) for v, f in pairs]
+
+    quantities = gathered.quantities(question, chains, skips, periodic=False) if gathered else None
+    beside = spectra(skips, abs(question.beta)) if question.with_skip else []
+    return spectra(chains, 1.0), beside, (), quantities
 
 
 def _pixel_floors(question: BlockQuestion, at: Sequence[Tensor], pattern: int) -> Floors:
