@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from specinspect._version import __version__
 from specinspect.bounds.catalogue import CATALOGUE
 from specinspect.checkpoint.model import Checkpoint, Skipped
+from specinspect.report.branch import with_branches
 from specinspect.report.model import (
     BadTensor,
     BlockResult,
@@ -56,6 +57,7 @@ def assemble(
     weights = [(result, result.maps["weight"]) for result in results]
     resolved = [(result, s.condition_number) for result, s in weights if s.condition_number is not None]
     bounds = network_bounds(results, blocks, products)
+    blocks = with_branches(blocks, results)
     worst = max(resolved, key=lambda pair: pair[1], default=None)
     return Report(
         checkpoint=checkpoint_summary(checkpoint, notices),

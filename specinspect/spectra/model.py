@@ -155,6 +155,38 @@ class PaddingBounds:
     """The ratio of the two, where the lower one is positive."""
 
 
+@dataclass(frozen=True, slots=True)
+class BranchLayer:
+    """A layer on a branch, as it acts there."""
+
+    name: str
+    """'' for a repetition of attention heads, a multiple of an isometry."""
+    sides: tuple[int, ...]
+    """Of the grid that it reads; () without one."""
+    stride: tuple[int, ...]
+    padded: bool
+    """With zeros around the grid."""
+
+
+@dataclass(frozen=True, slots=True)
+class BranchLayers:
+    """The layers of a branch J, and the diagonals between them, over all sampled patterns."""
+
+    layers: tuple[BranchLayer, ...]
+    """In the order in which data meets them."""
+    sizes: tuple[int, ...]
+    """Channels times pixels in front of each, and at the end."""
+    zeros: tuple[int, ...]
+    """Places (0 in front of the first layer) where a diagonal of some pattern has entries that are zero."""
+    largest: float
+    """The largest product of the largest |entries| of the diagonals, and of the norms of repetitions."""
+    spread: float
+    """The largest product of their ratios, largest over smallest |entry| that is not zero; infinite where a
+    diagonal is zero."""
+    why_not: str = ""
+    """Why the branch is no product of layers and diagonals, '' where it is."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class BlockSpectra:
     """What was measured of a block."""
@@ -170,6 +202,8 @@ class BlockSpectra:
     assumptions: tuple[str, ...] = ()
     """The block's own among them."""
     notes: tuple[str, ...] = ()
+    branch: BranchLayers | None = None
+    """What J is made of; None where bounds were not asked for."""
 
     @property
     def norm(self) -> float | None:

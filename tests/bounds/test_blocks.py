@@ -281,7 +281,10 @@ def test_blocks_too_large_to_be_written_out_say_so(monkeypatch: pytest.MonkeyPat
         model, grid=4, patterns=1, conv_pattern="pixel", conv_operator="padded", layers=["layer1.0*"]
     )
     (block,) = report.blocks
-    assert [(c.id, c.verdict) for c in block.bounds] == [("r4.best", "not_applicable")]
+    assert [(c.id, c.verdict) for c in block.bounds] == [
+        ("r4.best", "not_applicable"),
+        ("r26.branch", "not_applicable"),
+    ]
 
 
 def r26(report: Report) -> BoundCheck:

@@ -219,4 +219,24 @@ RESULTS: tuple[Result, ...] = (
         strength="deterministic",
         source=f"{_P0}; submultiplicativity",
     ),
+    Result(
+        id="r26.branch",
+        title="κ of a branch from κ of its layers",
+        statement=(
+            "J = D_L·W_L···D_1·W_1·D_0: κ(J) <= Πκ(W_l)·Π(max|d|/min|d|) over the singular values and the "
+            "entries of D that are not zero. Full-rank layers that narrow down to one place have full row "
+            "rank together, those that widen from there full column rank, also where D zeroes rows at that "
+            "place: σ_r(J) >= Πσ_min(W_l)·Πmin|d|."
+        ),
+        assumptions=(
+            "every W_l has full rank",
+            "sizes fall to one place and rise from there (square layers do): elsewhere a layer can lose just "
+            "what the one before it adds",
+            "D has zeros at that place alone: between two ReLUs the rule fails (r9)",
+            "no gate, no pool and no normalisation with a Jacobian of its own in between",
+        ),
+        vacuous="Where the product overflows.",
+        strength="deterministic",
+        source="(ours), R9 and R26: submultiplicativity for any shapes",
+    ),
 )

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 from specinspect.spectra.blocks.frequency import by_frequency
 from specinspect.spectra.blocks.heads import head_spectra
+from specinspect.spectra.blocks.inside import branch_layers
 from specinspect.spectra.blocks.pixel import by_pixel
 from specinspect.spectra.blocks.question import PERIODIC, BlockQuestion, TooLargeError, value_count
 from specinspect.spectra.blocks.ready import built, sampled
@@ -114,7 +115,8 @@ def measure_block(
         skip = over_patterns(skips, active) if branch.varies else skips[0]
     heads = head_spectra(question) if block.heads is not None and block.heads.count > 1 else ()
     unique = tuple(dict.fromkeys(assumptions))
-    spectra = BlockSpectra(block, chain, skip, branch.grid or None, heads, unique, notes)
+    inside = branch_layers(block, branch, at, how) if quantities else None
+    spectra = BlockSpectra(block, chain, skip, branch.grid or None, heads, unique, notes, inside)
     return BlockAnswer(spectra, gathered)
 
 
