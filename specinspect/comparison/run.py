@@ -55,6 +55,11 @@ class Pairing:
     notices: tuple[str, ...] = ()
 
 
+def settings_for(settings: Settings) -> Settings:
+    """Return the settings of a run without what a comparison does not use."""
+    return replace(settings, **UNUSED, blocks=False, bounds=False)
+
+
 def open_pair(
     a: Source, b: Source, settings: Settings, *, key_a: str | None = None, key_b: str | None = None
 ) -> Pairing:
@@ -72,7 +77,7 @@ def open_pair(
     """
     ignored = [name for name, default in UNUSED.items() if getattr(settings, name) != default]
     notices: tuple[str, ...] = (f"compare does not use {', '.join(ignored)}",) if ignored else ()
-    used = replace(settings, **UNUSED, blocks=False, bounds=False)
+    used = settings_for(settings)
     everything = replace(used, layers=(), exclude=())  # selected below, once partners are known
     left = _opened("A", a, replace(everything, key=key_a or settings.key))
     right = _opened("B", b, replace(everything, key=key_b or settings.key))

@@ -24,6 +24,7 @@ from specinspect.errors import SettingsError, SpecinspectError
 from specinspect.report.text import ascii_only, layer_name, visible
 from specinspect.tui import edits, export
 from specinspect.tui.bars import Ask, Header, OneLine, TabBar, subject
+from specinspect.tui.comparing import Comparing
 from specinspect.tui.editing import Editing
 from specinspect.tui.help import HelpScreen
 from specinspect.tui.keys import KEYS
@@ -33,11 +34,12 @@ from specinspect.tui.messages import (
     BlockChosen,
     FactEdited,
     LayerChosen,
+    MapsWanted,
     PatternChosen,
     ScaleChosen,
 )
 from specinspect.tui.plain import AsciiFilter
-from specinspect.tui.runner import BlockDone, Event, Progress, Runner, Said, TensorsRead
+from specinspect.tui.runner import BlockDone, Event, PairDone, Progress, Runner, Said, TensorsRead
 from specinspect.tui.session import ACTIVATIONS, SORTS, STEP, Session
 from specinspect.tui.table import LayerTable
 from specinspect.tui.work import EngineWork, Work, reason
@@ -51,7 +53,6 @@ if TYPE_CHECKING:
     from specinspect.tui.panes.pane import Pane
     from specinspect.tui.rows import Row
     from specinspect.tui.view import PaneView
-    from specinspect.tui.work import Second
 
 NARROW = 110
 """Columns below which the layers are one of the panes."""
@@ -128,6 +129,13 @@ class Inspector(App[None]):
         self._runner = Runner(self._work, inspection, lambda event: self._tell(self.Arrived(event)))
         self._lens = Lens(self._work, lambda learned: self._tell(self.Seen(learned)))
         self._editing = Editing(self.session, self._work, self._errand, self._edited, self._complain)
+        self._comparing = Comparing(
+            self.session,
+            self._work,
+            self._errand,
+            self._runner,
+            self._compared,
+        )
         self._notices = (*notices, *inspection.notices)
         self._said: list[str] = []
         self._progress = Progress(layers=len(self.session.rows))
@@ -253,6 +261,9 @@ class Inspector(App[None]):
             )
             return
         index = self.session.take(event)
+        if isinstance(event, PairDone) and event.scale is not None:
+            self._comparing.done()
+            self._settle()
         self._dirty = True
         if isinstance(event, TensorsRead) and event.bad:
             names = ", ".join(tensor.name for tensor in event.bad[:3])
@@ -432,7 +443,14 @@ class Inspector(App[None]):
         """Look closely at the selected layer if it stays selected, and where its pictures are in sight."""
         self._settling += 1
         turn = self._settling
-        self.set_timer(SETTLE, lambda: self._look() if turn == self._settling else None)
+
+        def settled() -> None:
+            if turn == self._settling:
+                self._look()
+                if self.pane == "compare":
+                    self._comparing.look()
+
+        self.set_timer(SETTLE, settled)
 
     def _look(self) -> None:
         setting = self.session.setting(block=self.pane == "skip")
@@ -546,7 +564,10 @@ class Inspector(App[None]):
         self._show_live()
         self._show_status()
         self._update_pane()
-        self._look()
+        if self.pane == "compare":
+            self._settle()
+        else:
+            self._look()
 
     def on_scale_chosen(self, message: ScaleChosen) -> None:
         """Take ρ and β from a pane."""
@@ -725,21 +746,20 @@ class Inspector(App[None]):
         ask.ask("compare with", self.session.compared, "path of a checkpoint", done, left=self._after_ask)
 
     def _compare(self, path: str) -> None:
-        inspection = self.session.inspection
+        self._comparing.open(path)
 
-        def work() -> Callable[[], None]:
-            second = self._work.second(inspection, path)
-            return lambda: begin(second)
+    def _compared(self, notices: Iterable[str]) -> None:
+        """Show the second checkpoint, which is open now."""
+        for sentence in notices:
+            self.notify(visible(sentence), markup=False)
+        self._show_lines()
+        self._show_pane()
 
-        def begin(second: Second) -> None:
-            self.session.compare_with(second)
-            self._runner.add(second.tasks, first=False)
-            for sentence in second.notices:
-                self.notify(visible(sentence), markup=False)
-            self._show_lines()
-            self._show_pane()
-
-        self._errand(work)
+    def on_maps_wanted(self, message: MapsWanted) -> None:
+        """Compare all maps of the selected layer, or the weight alone."""
+        message.stop()
+        self.session.all_maps = message.on
+        self._settle()
 
     # The rest.
 

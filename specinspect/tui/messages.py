@@ -51,6 +51,13 @@ class LayerChosen(Message):
 
 
 @dataclass
+class MapsWanted(Message):
+    """All maps of the selected layer are to be compared with those of the second checkpoint, or no more."""
+
+    on: bool
+
+
+@dataclass
 class BlockChosen(Message):
     """The whole block of the selected layer is to be shown, or the layer again."""
 

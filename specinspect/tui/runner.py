@@ -50,9 +50,13 @@ class PairDone:
     """A layer beside that of a second checkpoint."""
 
     index: int
-    pair: LayerComparison
+    pair: LayerComparison | None
     path: str
     """Of the second checkpoint."""
+    scale: tuple[float, float] | None = None
+    """ρ and β at which all maps were compared; None: the weights alone were."""
+    reason: str = ""
+    """Why all maps could not be compared."""
 
 
 @dataclass(frozen=True, slots=True)

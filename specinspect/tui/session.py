@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from specinspect.report.model import BadTensor, BlockResult, Finding, LayerResult, Report
     from specinspect.settings import Settings
     from specinspect.spectra.model import SkipCurve, Spectrum
-    from specinspect.tui.work import Second
 
 FOLD_ABOVE = 200
 """Layers; repeated blocks of more start closed."""
@@ -46,6 +45,8 @@ class Looked:
     """A + tJ of the block that the selected layer is part of."""
     block_at_zero: dict[float, Spectrum] = field(default_factory=dict)
     """β → βJ."""
+    beside: PairDone | None = None
+    """All its maps, compared with a second checkpoint's."""
     block_stays: str = ""
     """Why the block is not measured at other ρ and β."""
 
@@ -90,6 +91,8 @@ class Session:
         """Path of the second checkpoint."""
         self.only = (0, 0)
         """Layers that only this one has, and only the second."""
+        self.all_maps = False
+        """Whether all maps of the selected layer are compared rather than its weight alone."""
 
     # Results.
 
@@ -120,7 +123,7 @@ class Session:
             return event.index
         if isinstance(event, PairDone):
             if event.path == self.compared:
-                self.rows[event.index] = replace(self.rows[event.index], pair=event.pair)
+                self._take_pair(event)
             return event.index
         if isinstance(event, LayerFailed):
             row = replace(self.rows[event.index], state="failed", reason=event.reason, result=None)
@@ -128,6 +131,13 @@ class Session:
             self._count(row)
             return event.index
         return None
+
+    def _take_pair(self, event: PairDone) -> None:
+        row = self.rows[event.index]
+        if event.scale is None:
+            self.rows[event.index] = replace(row, pair=event.pair)
+        elif event.index == self.selected and (event.pair is None or event.pair.a.layer == row.layer):
+            self.looked.beside = event
 
     def _count(self, row: Row) -> None:
         marks = COLUMNS["mark"].order
@@ -172,9 +182,15 @@ class Session:
             seconds=seconds,
         )
 
-    def compare_with(self, second: Second) -> None:
-        """Begin to compare with a second checkpoint: sorted by what moved most from now on."""
-        self.compared, self.only = second.path, (second.only_here, second.only_there)
+    def compare_with(self, path: str, only: tuple[int, int]) -> None:
+        """Begin to compare with a second checkpoint: sorted by what moved most from now on.
+
+        Args:
+            path: of the second checkpoint.
+            only: how many layers only this one has, and only the second.
+        """
+        self.compared, self.only = path, only
+        self.looked.beside = None
         self.rows[:] = [replace(row, pair=None) for row in self.rows]
         self.sort, self.reverse = "moved", False
 
@@ -249,6 +265,14 @@ class Session:
         if step > 0:
             return ahead[0] if ahead else marked[0]
         return ahead[-1] if ahead else marked[-1]
+
+    def beside_wanted(self) -> int | None:
+        """Return the selected layer if all its maps are to be compared at today's ρ and β, and are not."""
+        row = None if self.selected is None else self.rows[self.selected]
+        if row is None or row.pair is None or not self.all_maps:
+            return None
+        known = self.looked.beside
+        return None if known is not None and known.scale == (self.rho, self.beta) else row.index
 
     # The selected layer.
 
@@ -388,6 +412,10 @@ class Session:
             common,
             layer=row.layer,
             comparison=row.pair,
+            all_maps=self.all_maps,
+            compared_maps=looked.beside.pair if looked.beside is not None else None,
+            compared_at=looked.beside.scale if looked.beside is not None else None,
+            compared_not=looked.beside.reason if looked.beside is not None else "",
             state=state,
             result=row.result,
             reason=row.reason or self.problem,

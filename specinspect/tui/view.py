@@ -84,7 +84,15 @@ class PaneView:
     """Why the block is not measured at other ρ and β than the run's."""
 
     comparison: LayerComparison | None = None
-    """The selected layer in this checkpoint and in a second one."""
+    """The weight of the selected layer in this checkpoint and in a second one."""
+    all_maps: bool = False
+    """Whether all its maps are wanted."""
+    compared_maps: LayerComparison | None = None
+    """All its maps in both; None until they are computed."""
+    compared_at: tuple[float, float] | None = None
+    """ρ and β of `compared_maps`."""
+    compared_not: str = ""
+    """Why they could not be computed."""
 
     activation: str = "auto"
     """What is chosen for D of the selected layer."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence, Set
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-from specinspect.errors import ResourceError, SpecinspectError
+from specinspect.errors import LayerError, ResourceError, SpecinspectError
+from specinspect.settings import MAPS
 
 if TYPE_CHECKING:
     from specinspect.comparison.measure import PairJob
@@ -65,6 +66,10 @@ class Second:
     """Layers that have no counterpart in it."""
     only_there: int
     notices: tuple[str, ...] = ()
+    opened: Inspection | None = None
+    """The second checkpoint itself."""
+    partners: Mapping[int, str] = field(default_factory=dict)
+    """Layer of the first → name of that in the second."""
 
 
 class Studied(Protocol):
@@ -118,6 +123,25 @@ class Work(Protocol):
 
     def second(self, inspection: Inspection, path: str, /) -> Second:
         """Open a second checkpoint and match its layers."""
+
+    def beside(
+        self,
+        inspection: Inspection,
+        second: Second,
+        index: int,
+        scale: tuple[float, float],
+        facts: Mapping[str, str],
+        /,
+    ) -> Task:
+        """Return the task that compares all maps of a layer; what it finds is told even where it fails.
+
+        Args:
+            inspection: the first checkpoint, edits included.
+            second: the other one.
+            index: of the layer in the first.
+            scale: ρ and β.
+            facts: what was edited of the layer; it is to hold on both sides.
+        """
 
     def study(self, inspection: Inspection, layer: Layer, weight: Spectrum, /) -> Studied | None:
         """Return a layer ready for any ρ and β, None where it has no maps beside its weight."""
@@ -219,7 +243,28 @@ class EngineWork:
             len(pairing.match.only_in_a),
             len(pairing.match.only_in_b),
             pairing.notices,
+            pairing.b,
+            {places[a.name]: b.name for a, b in pairing.match.pairs if a.name in places},
         )
+
+    def beside(
+        self,
+        inspection: Inspection,
+        second: Second,
+        index: int,
+        scale: tuple[float, float],
+        facts: Mapping[str, str],
+    ) -> Task:
+        """Return the task that compares all maps of a layer; what it finds is told even where it fails."""
+        from specinspect.comparison.run import settings_for
+        from specinspect.schedule import cost
+
+        layer = inspection.discovery.layers[index]
+        rho, beta = scale
+        settings = replace(settings_for(inspection.settings), maps=MAPS, rho=rho, beta=beta, spectra=True)
+        needed = cost(layer, settings)
+        run = partial(_beside, replace(inspection, settings=settings), second, index, facts)
+        return Task((), layer.name, 3 * needed.operations, needed.bytes, run, pair=index)
 
     def study(self, inspection: Inspection, layer: Layer, weight: Spectrum) -> Studied | None:
         """Return a layer ready for any ρ and β, None where it has no maps beside its weight."""
@@ -245,6 +290,35 @@ def _compare(run: Callable[[PairJob], LayerComparison], jobs: PairJob, index: in
     from specinspect.tui.runner import PairDone
 
     return PairDone(index, run(jobs), path)
+
+
+def _beside(inspection: Inspection, second: Second, index: int, facts: Mapping[str, str]) -> PairDone:
+    """Compare all maps of a layer at the ρ and β of the settings."""
+    from specinspect.comparison.measure import PairJob, run_pair
+    from specinspect.engine import layers_job, open_source
+    from specinspect.inputs import NO_INPUTS
+    from specinspect.spectra.plan import choose_plan
+    from specinspect.tui.edits import rule_of
+    from specinspect.tui.runner import PairDone
+
+    settings, other = inspection.settings, second.opened
+    scale = (settings.rho, settings.beta)
+    try:
+        if other is None or index not in second.partners:
+            raise LayerError("the second checkpoint has no such layer")
+        name = second.partners[index]
+        if facts:  # under the name that the layer has there
+            rules = (*other.settings.rules, rule_of(name, facts))
+            other = open_source(other.checkpoint, replace(other.settings, rules=rules))
+        layer = next(layer for layer in other.discovery.layers if layer.name == name)
+        plan = choose_plan(settings.device)
+        jobs = [
+            layers_job(replace(side, settings=settings, inputs=NO_INPUTS), [each], plan)
+            for side, each in ((inspection, inspection.discovery.layers[index]), (other, layer))
+        ]
+        return PairDone(index, run_pair(PairJob(*jobs)), second.path, scale)
+    except Exception as error:  # whatever it is, it belongs on the screen
+        return PairDone(index, None, second.path, scale, reason(error))
 
 
 def _run_if_affordable(

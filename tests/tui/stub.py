@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -26,7 +26,7 @@ from specinspect.spectra.summary import summarise
 from specinspect.tui.app import Inspector
 from specinspect.tui.runner import PairDone
 from specinspect.tui.work import Pass, Second, Task
-from tests.report.canned import report
+from tests.report.canned import patterned, report
 
 
 def inspection(
@@ -53,6 +53,10 @@ class Stub:
     """Path of a second checkpoint → layer → what comparing it gives."""
     bad: tuple[BadTensor, ...] = ()
     blocks: tuple[BlockResult, ...] = ()
+    besides: list[tuple[int, tuple[float, float], dict[str, str]]] = field(default_factory=list)
+    """Layers all of whose maps were compared, with ρ, β and edited facts."""
+    refused: str = ""
+    """Why all maps cannot be compared."""
     stays: bool = False
     """Whether blocks take too long to be measured again."""
     studied: list[str] = field(default_factory=list)
@@ -102,6 +106,25 @@ class Stub:
         self.studied.append(layer.name)
         return Study()
 
+    def beside(
+        self,
+        given: Inspection,
+        second: Second,
+        index: int,
+        scale: tuple[float, float],
+        facts: Mapping[str, str],
+    ) -> Task:
+        def run() -> PairDone:
+            self.besides.append((index, scale, dict(facts)))
+            if self.refused:
+                return PairDone(index, None, second.path, scale, self.refused)
+            pair = self.seconds[second.path][given.discovery.layers[index].name]
+            a, b = diagonal(scale, 1.0), diagonal(scale, 2.0)
+            pair = replace(pair, a=replace(pair.a, maps=a), b=replace(pair.b, maps=b))
+            return PairDone(index, replace(pair, spectral_distance={"skip": 0.25}), second.path, scale)
+
+        return Task((), "beside", 1.0, 1000, run, pair=index)
+
     def block(self, given: Inspection, block: Block) -> StudyOfBlock | None:
         return None if self.stays else StudyOfBlock()
 
@@ -139,6 +162,14 @@ class Study:
         tops = tuple(1 + 4 * t for t in betas)
         lows = tuple(1 + t for t in betas)
         return SkipCurve(tuple(betas), tops, lows, tuple(a / b for a, b in zip(tops, lows, strict=True)))
+
+
+def diagonal(scale: tuple[float, float], size: float) -> dict[str, Spectrum]:
+    """Return the maps of size·diag(1 … 4), all but that with D and the skip."""
+    rho, beta = scale
+    values = size * np.arange(1.0, 5.0)
+    kept = spectrum_of(np.abs(rho + beta * values))
+    return {"weight": spectrum_of(values), "chain": patterned(spectrum_of(values[1:])), "skip": kept}
 
 
 class StudyOfBlock:

@@ -431,6 +431,83 @@ def test_compare_sorts_by_what_moved_most() -> None:
     drive(inspector, steps)
 
 
+def beside_b() -> tuple[Inspector, Stub]:
+    pairs = {pair.name: pair for pair in comparison().layers}
+    work = Stub({name: pair.a for name, pair in pairs.items()}, seconds={"b.pt": pairs})
+    return Inspector(inspection([pair.a for pair in pairs.values()]), work=work, against="b.pt"), work
+
+
+def test_all_maps_of_the_selected_layer_are_compared_on_demand() -> None:
+    inspector, work = beside_b()
+    session = inspector.session
+
+    async def steps(pilot: Pilot[Any]) -> None:
+        await computed(pilot)
+        await until(pilot, lambda: all(row.pair is not None for row in session.rows))
+        go_to(inspector, "grown")
+        await pilot.press("6")
+        await until(pilot, lambda: "m does it for this layer" in screen(inspector))
+        await pilot.pause(0.3)
+        assert not work.besides  # not before it is asked for
+        await pilot.press("m", "m")  # ρI+βW
+        await until(pilot, lambda: "‖σ(A) - σ(B)‖ / ‖σ(A)‖ 0.250" in screen(inspector))
+        grown = session.names["grown"]
+        assert work.besides == [(grown, (1.0, 1.0), {})]
+        text = screen(inspector)
+        # (1 + 4)/(1 + 1) beside (1 + 8)/(1 + 2); no ρI+β·D·W on either side
+        lines = [line.split("▏")[-1].split() for line in text.splitlines()]
+        assert any(line[:1] == ["A"] and line[-2:] == ["2.50", "–"] for line in lines)
+        assert any(line[:1] == ["B"] and line[-2:] == ["3.00", "–"] for line in lines)
+        await pilot.press("right_square_bracket", "right_square_bracket")
+        await until(pilot, lambda: len(work.besides) > 1 and session.looked.beside is not None)
+        await until(pilot, lambda: (it := session.looked.beside) is not None and it.scale == (1, 1.1))
+        assert work.besides[-1] == (grown, (1.0, 1.1), {})
+        await until(pilot, lambda: "2.57" in screen(inspector))  # (1 + 4.4)/(1 + 1.1)
+        await pilot.press("m")
+        await until(pilot, lambda: "no such map of A and B" in screen(inspector))
+        go_to(inspector, "dead")  # follows the selection
+        await until(pilot, lambda: work.besides[-1][0] == session.names["dead"])
+        await pilot.press("m")  # W again: nothing more is computed
+        await pilot.pause(0.3)
+        many = len(work.besides)
+        go_to(inspector, "grown")
+        await pilot.pause(0.3)
+        assert len(work.besides) == many
+
+    drive(inspector, steps)
+
+
+def test_what_was_edited_holds_on_both_sides_of_a_comparison() -> None:
+    inspector, work = beside_b()
+    session = inspector.session
+
+    async def steps(pilot: Pilot[Any]) -> None:
+        await computed(pilot)
+        await until(pilot, lambda: all(row.pair is not None for row in session.rows))
+        go_to(inspector, "grown")
+        await pilot.press("6", "m")
+        await until(pilot, lambda: bool(work.besides))
+        inspector.post_message(FactEdited("grown", "activation", "gelu"))
+        await until(pilot, lambda: work.besides[-1][2] == {"activation": "gelu"})
+
+    drive(inspector, steps)
+
+
+def test_maps_that_cannot_be_compared_say_why() -> None:
+    inspector, work = beside_b()
+    work.refused = "no room [/] for it"
+
+    async def steps(pilot: Pilot[Any]) -> None:
+        await computed(pilot)
+        await until(pilot, lambda: all(row.pair is not None for row in inspector.session.rows))
+        await pilot.press("6", "m")
+        await until(pilot, lambda: "x no room [/] for it" in screen(inspector))
+        await pilot.pause(0.5)
+        assert len(work.besides) == 1  # not again and again
+
+    drive(inspector, steps)
+
+
 def test_a_second_checkpoint_that_is_not_there_is_a_message() -> None:
     inspector, _ = app(canned(4))
 

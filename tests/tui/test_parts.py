@@ -24,8 +24,10 @@ from specinspect.tui.edits import rule_of, save
 from specinspect.tui.export import free_name
 from specinspect.tui.live import Rays, at_rho, between
 from specinspect.tui.plain import AsciiFilter, one_for_one
+from specinspect.tui.runner import PairDone
 from specinspect.tui.session import Session, guarantees
 from specinspect.tui.tree import Tree
+from specinspect.tui.work import EngineWork
 from tests.tui.stub import inspection, spectrum_of
 
 
@@ -100,6 +102,41 @@ def test_a_block_that_takes_too_long_is_not_held_ready(monkeypatch: pytest.Monke
     opened, block, _ = _residual()
     monkeypatch.setattr("specinspect.engine.blocks.AFFORDABLE", 10.0)
     assert study_block(opened, block) is None
+
+
+def test_all_maps_of_a_pair_agree_with_numpy_and_edits_hold_under_the_other_name(tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    weights = {side: rng.standard_normal((7, 7)) for side in "ab"}
+    for side, prefix in (("a", ""), ("b", "net.")):
+        held = {f"{prefix}enc.fc.weight": weights[side], f"{prefix}enc.other.weight": np.eye(2)}
+        torch.save({name: torch.from_numpy(value) for name, value in held.items()}, tmp_path / f"{side}.pt")
+    settings = Settings(activation="relu", patterns=3)
+    opened = open_source(str(tmp_path / "a.pt"), settings)
+    work = EngineWork()
+    second = work.second(opened, str(tmp_path / "b.pt"))
+    index = [layer.name for layer in opened.discovery.layers].index("enc.fc")
+    found = work.beside(opened, second, index, (0.5, -1.25), {}).run()
+    assert isinstance(found, PairDone)
+    assert found.scale == (0.5, -1.25)
+    assert found.pair is not None
+    for side, result in (("a", found.pair.a), ("b", found.pair.b)):
+        truth = np.linalg.svd(0.5 * np.eye(7) - 1.25 * weights[side], compute_uv=False)
+        assert result.maps["skip"].singular_values == pytest.approx(truth, rel=1e-7)
+        assert result.maps["chain"].patterns is not None  # relu
+    # the identity for D, on both sides: D·W is W
+    edited = {"activation": "identity"}
+    rules = (rule_of("enc.fc", edited),)
+    told = work.told(opened, replace(settings, rules=rules))
+    found = work.beside(told, second, index, (0.5, -1.25), edited).run()
+    assert isinstance(found, PairDone)
+    assert found.pair is not None
+    for side, result in (("a", found.pair.a), ("b", found.pair.b)):
+        truth = np.linalg.svd(weights[side], compute_uv=False)
+        assert result.maps["chain"].patterns is None
+        assert result.maps["chain"].singular_values == pytest.approx(truth, rel=1e-7)
+    lost = work.beside(opened, replace(second, partners={}), index, (1.0, 1.0), {}).run()
+    assert isinstance(lost, PairDone)
+    assert (lost.pair, lost.reason) == (None, "the second checkpoint has no such layer")
 
 
 def test_interpolation_stays_within_what_weyl_allows() -> None:
