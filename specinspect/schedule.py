@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from specinspect.layers.model import Layer, Product, Stored
 from specinspect.maps import grid_sides
+from specinspect.maps.extent import is_written_out, padded_shape
 from specinspect.settings import Settings
 
 if TYPE_CHECKING:
@@ -41,10 +42,11 @@ def cost(layer: Layer, settings: Settings) -> Cost:
 
     A map with D or a skip costs about as much as W does, once per sampled pattern where D is in it.
     """
-    weight = _weight_cost(layer, settings.grid)
+    padded = settings.conv_operator == "padded" and layer.conv is not None
+    weight = _padded_cost(layer, settings.grid) if padded else _weight_cost(layer, settings.grid)
     if settings.quantities == "entries" and layer.conv is None and isinstance(layer.weight, Stored):
         return Cost(SCANNING, 10.0 * prod(layer.shape))
-    if settings.quantities != "spectrum":
+    if settings.quantities != "spectrum" and not padded:
         return Cost(weight.bytes + 8 * prod(layer.shape), 100.0 * prod(layer.shape))
     if set(settings.maps) == {"weight"} or layer.kind in {"embedding", "lora"}:
         return weight
@@ -75,6 +77,23 @@ def _weight_cost(layer: Layer, grid: int) -> Cost:
     return Cost(
         8 * 5 * prod(layer.shape) + values, groups * frequencies * 8.0 * small**2 * (large + 2 * small)
     )
+
+
+def _padded_cost(layer: Layer, grid: int) -> Cost:
+    """Estimate what the spectrum of a convolution with zeros around its grid takes.
+
+    Written out: the matrix, its Gram matrix, and the solver's copies. Iterated: about a thousand products,
+    each compared with a basis of a hundred vectors.
+    """
+    shape = padded_shape(layer, grid)
+    if shape is None or layer.conv is None:
+        raise AssertionError("only called for convolutions")
+    n, m = min(shape), max(shape)
+    groups = layer.conv.groups.value
+    if is_written_out(*shape):
+        return Cost(8 * 4 * m * n, groups * (2.0 * m * n * n + 4.0 * n**3))
+    places = m // max(1, min(layer.matrix_shape) // groups)
+    return Cost(8 * 128 * m, 1e3 * (4.0 * prod(layer.shape) * places + groups * 500.0 * n))
 
 
 def run(

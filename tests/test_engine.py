@@ -585,3 +585,36 @@ def test_every_format_tells_a_failed_layer(tmp_path: Path) -> None:
         assert "1.8e308" in text or form == "csv"
         assert ("beyond_float64" in text) == (form in {"json", "csv"})
     assert run(["compare", str(path), str(path)]) == 0
+
+
+def test_a_long_run_says_so_before_it_begins() -> None:
+    from specinspect.engine import open_source
+    from specinspect.settings import Settings
+
+    state = {"a.weight": torch.ones(16, 16, 3, 3), "b.weight": torch.ones(16, 16, 3, 3)}
+    state |= {"wide.weight": torch.ones(64, 64, 3, 3), "fc.weight": torch.ones(4, 4)}
+
+    def said(**settings: Any) -> list[str]:
+        notices = open_source(state, Settings(**settings)).notices
+        return [sentence for sentence in notices if "--conv-operator" in sentence]
+
+    # 16·16² = 4096 columns twice; 64·16² are more, of which only the extremes are iterated.
+    assert said(conv_operator="padded") == [
+        "--conv-operator padded: 2 layers are dense matrices of 2,048 to 4,096 columns, which takes minutes; "
+        "a smaller --grid is quicker, and so are fewer --layers or --patterns"
+    ]
+    assert "1 layer is a dense matrix of" in said(conv_operator="padded", exclude=["a"])[0]
+    assert said(conv_operator="padded", grid=8, exclude=["wide"]) == []
+    assert said(conv_operator="circular") == []
+    assert said(conv_operator="padded", grid=4000) == []  # too fine: the layer itself says so
+
+
+def test_blocks_tell_their_progress() -> None:
+    state = {f"hidden.{i}.weight": torch.eye(4) for i in range(3)}
+    seen: list[Progress] = []
+    compose = ["hidden.0:hidden.1", "hidden.1:hidden.2"]
+    inspect(state, progress=seen.append, jobs=1, compose=compose)
+    of_blocks = [p for p in seen if p.blocks]
+    assert [(p.done, p.blocks) for p in of_blocks] == [(0, 2), (1, 2), (2, 2)]
+    assert of_blocks[-1].fraction == pytest.approx(1.0)
+    assert seen.index(of_blocks[0]) == len(seen) - 3

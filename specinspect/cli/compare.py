@@ -110,10 +110,10 @@ def compare(
     pairing = open_pair(a, b, settings, key_a=key_a, key_b=key_b)
     for path, side in ((a, pairing.a), (b, pairing.b)):
         check_not_input(output, files_read(path, side.checkpoint.files, config))
-    with progress(len(pairing.match.pairs)) as advance:
-        comparison = measure(pairing, progress=advance)
     for sentence in (*notices, *pairing.notices):
         say(sentence)
+    with progress(len(pairing.match.pairs)) as advance:
+        comparison = measure(pairing, progress=advance)
     _write(comparison, chosen, output, top)
 
 

@@ -26,10 +26,20 @@ def progress(layers: int) -> Iterator[Callable[[Progress], None] | None]:
     from rich.progress import Progress as Bar
 
     columns = (
-        TextColumn("{task.fields[done]}/{task.fields[layers]} layers"),
+        TextColumn("{task.fields[done]}"),
         BarColumn(),
         TimeRemainingColumn(elapsed_when_finished=True),
     )
     with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=1.0, done=0, layers=layers)
-        yield lambda state: bar.update(task, completed=state.fraction, done=state.done)
+        task = bar.add_task("", total=1.0, done=f"0/{layers} layers")
+        measured = 0
+
+        def advance(state: Progress) -> None:
+            nonlocal measured
+            if state.blocks and not measured:  # the time left is that of the blocks from now on
+                bar.reset(task)
+            measured = state.blocks
+            text = f"{state.done}/{measured} blocks" if measured else f"{state.done}/{layers} layers"
+            bar.update(task, completed=state.fraction, done=text)
+
+        yield advance

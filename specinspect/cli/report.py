@@ -107,8 +107,8 @@ def report(
 
     inspection = engine.open_source(checkpoint, settings)
     check_not_input(output, files_read(checkpoint, inspection.checkpoint.files, settings.inputs, config))
-    with progress(len(inspection.discovery.layers)) as advance:
-        result = engine.report(inspection, progress=advance)
     for sentence in (*notice, *inspection.notices):
         say(sentence)
+    with progress(len(inspection.discovery.layers)) as advance:
+        result = engine.report(inspection, progress=advance)
     write_report(result, chosen.value, output, bounds=show_bounds)

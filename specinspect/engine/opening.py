@@ -11,6 +11,7 @@ from specinspect.architecture import Architecture, build_with_notes, check_match
 from specinspect.cache.results import ResultCache, open_cache
 from specinspect.checkpoint import Checkpoint, from_module, from_state_dict, open_checkpoint
 from specinspect.checkpoint.text import quote
+from specinspect.engine.effort import long_work
 from specinspect.errors import LayerError, SettingsError
 from specinspect.inputs import Inputs, read_batch, read_inputs
 from specinspect.layers import Discovery, discover, select
@@ -98,6 +99,7 @@ def _chosen(source: Source, checkpoint: Checkpoint, settings: Settings) -> Inspe
             *not_understood,
             *blocks.notes,
             *inputs.notices,
+            *long_work(discovery.layers, blocks.blocks, settings),
         ),
         open_cache() if settings.cache and _worth_keeping(checkpoint, settings) else None,
     )

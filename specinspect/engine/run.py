@@ -33,6 +33,8 @@ class Progress:
     layers: int
     fraction: float
     """Of the estimated work, not of the layers."""
+    blocks: int = 0
+    """Not 0 once all layers are there and blocks are measured: `done` and `fraction` then speak of these."""
 
 
 def inspect(
@@ -83,7 +85,7 @@ def report(
     plan = choose_plan(inspection.settings.device)
     found = dict(_results(inspection, plan, progress, executor))
     results = [found[i] for i in range(len(found))]
-    blocks = _measured_blocks(inspection, plan, executor)
+    blocks = _measured_blocks(inspection, plan, progress, executor)
     return assemble(
         inspection.checkpoint,
         inspection.settings.deciding(plan.device),
@@ -115,7 +117,10 @@ def bad_tensors(inspection: Inspection) -> Iterator[BadTensor]:
 
 
 def _measured_blocks(
-    inspection: Inspection, plan: Plan, executor: Executor | None
+    inspection: Inspection,
+    plan: Plan,
+    progress: Callable[[Progress], None] | None,
+    executor: Executor | None,
 ) -> tuple[BlockResult, ...]:
     """Measure all blocks of an opened source, in order."""
     results = dict(recalled_blocks(inspection, plan))
@@ -123,8 +128,14 @@ def _measured_blocks(
     if missing:
         left, costs = block_jobs(inspection, plan, results)
         workers = (inspection.settings.jobs or default_jobs()) if plan.device == "cpu" else 1
-        measured = run(left, costs, run_block, workers=workers, executor=executor)
-        results |= {missing[number]: result for number, result in measured}
+        whole, done, count = sum(c.operations for c in costs) or 1.0, 0.0, len(inspection.blocks)
+        if progress is not None:
+            progress(Progress(len(results), len(inspection.discovery.layers), 0.0, count))
+        for number, result in run(left, costs, run_block, workers=workers, executor=executor):
+            results[missing[number]] = result
+            done += costs[number].operations
+            if progress is not None:
+                progress(Progress(len(results), len(inspection.discovery.layers), done / whole, count))
     return tuple(results[i] for i in range(len(inspection.blocks)))
 
 

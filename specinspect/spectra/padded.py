@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from specinspect.maps.extent import is_written_out
 from specinspect.maps.model import ConvolutionMap
 from specinspect.maps.operator import (
     ConvolutionOperator,
@@ -31,9 +32,6 @@ from specinspect.spectra.solve import EPS, hardest
 from specinspect.spectra.summary import harmless_scale, summarise, unusable
 from specinspect.spectra.written import Written
 
-DENSE_SIDE = 4096
-"""The smaller side, of one group, up to which an operator is written out and solved in full."""
-DENSE_ENTRIES = 2 * DENSE_SIDE**2
 TAU_SIDE = 1024
 """The side up to which the eigenvalues of T + Tᵀ are all solved for; above it the outermost are iterated."""
 ITERATIVE = "extremes by Lanczos, float64"
@@ -170,7 +168,7 @@ def _symmetric_ends(operator: ConvolutionOperator) -> tuple[float, float] | None
             return_eigenvectors=False,
         )
     except ArpackNoConvergence:
-        return solved() if n <= DENSE_SIDE else None
+        return solved() if is_written_out(n, n) else None
     return float(values.min()), float(values.max())
 
 
@@ -218,10 +216,9 @@ class _Layer:
         """Return the spectrum of each map."""
         parts: list[list[_Part]] = [[] for _ in cases]
         for g, group in enumerate(self.whole.groups()):
-            rows, columns = group.shape
-            small = min(rows, columns) <= DENSE_SIDE and rows * columns <= DENSE_ENTRIES
+            rows = group.shape[0]
             beside = shortcut_beside(group, self.shortcut)
-            written = Written.of(group, beside) if small else None
+            written = Written.of(group, beside) if is_written_out(*group.shape) else None
             known: dict[tuple[bytes | None, float, float], _Part] = {}
             for case, collected in zip(cases, parts, strict=True):
                 d = None if case.diagonal is None else case.diagonal[g * rows : (g + 1) * rows]

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from specinspect.maps import ConvolutionMap
+from specinspect.maps import ConvolutionMap, extent
 from specinspect.maps.operator import (
     ConvolutionOperator,
     normal_probes,
@@ -248,7 +248,7 @@ def test_nonfinite_weights() -> None:
 @pytest.mark.parametrize("limit", [4096, 0])
 @pytest.mark.parametrize("scale", [1e-200, 1e200])
 def test_extreme_scales(scale: float, limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(padded, "DENSE_SIDE", limit)
+    monkeypatch.setattr(extent, "DENSE_SIDE", limit)
     layer = convolution(normal(2, 2, 3), (6,))
     d = torch.tensor([[1.0, 0.0]], dtype=torch.float64)
     scaled = ConvolutionMap(layer.kernel * scale, (1,), (1,), (6,), "f64", (1,))
@@ -278,7 +278,7 @@ def test_iterated_extremes_agree_with_the_full_spectrum(
         return measure_padded(layer, CPU, diagonals=d, shortcut=shortcut, beta=0.5)
 
     full = measured()
-    monkeypatch.setattr(padded, "DENSE_SIDE", 0)
+    monkeypatch.setattr(extent, "DENSE_SIDE", 0)
     found = measured()
     for name, truth in full.items():
         spectrum = found[name]
@@ -298,7 +298,7 @@ def test_iterated_extremes_agree_with_the_full_spectrum(
 def test_a_small_end_out_of_reach(monkeypatch: pytest.MonkeyPatch) -> None:
     layer = convolution(normal(4, 4, 3, 3) / 6, (10, 10))
     truth = measure_padded(layer, CPU)["weight"]
-    monkeypatch.setattr(padded, "DENSE_SIDE", 0)
+    monkeypatch.setattr(extent, "DENSE_SIDE", 0)
     monkeypatch.setattr(padded, "PRODUCTS", (40, 40))
     found = measure_padded(layer, CPU)["weight"]
     assert found.sigma_min is found.condition_number is found.pseudo_condition_number is None

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from math import prod
 
-from specinspect.layers.blocks import Apply, Block, Repeat
+from specinspect.layers.blocks import Apply, Block, Repeat, total_stride
 from specinspect.layers.model import Layer
 from specinspect.maps.blocks import block_grid
+from specinspect.spectra.blocks.pixel import DENSE_COLUMNS
 
 MOST_OPERATIONS = 1e12
 """Beyond this a block gets a smaller grid."""
@@ -21,6 +22,23 @@ def affordable_grid(block: Block, layers: Mapping[str, Layer], grid: int, patter
             break
         grid = smaller
     return grid
+
+
+def exact_cost(block: Block, layers: Mapping[str, Layer], grid: int, patterns: int) -> tuple[int, float]:
+    """Estimate the bytes and operations of a block with zeros around its grid, or a diagonal per pixel.
+
+    Written out, J and its shortcut are matrices over all pixels; iterated, only vectors are held.
+    """
+    chosen = [layers[name] for name in block.layers]
+    sides = block_grid(block, layers, grid)
+    stride = total_stride(block.factors, layers) or (1,) * len(sides)
+    columns = chosen[0].matrix_shape[1] * prod(sides)
+    rows = chosen[-1].matrix_shape[0] * prod(sides) // prod(stride)
+    n, m = min(rows, columns), max(rows, columns)
+    if columns > DENSE_COLUMNS:
+        products = 1e3 * 8.0 * prod(sides) * sum(prod(layer.shape) for layer in chosen)
+        return 8 * 128 * m, 2 * patterns * products
+    return 8 * 8 * m * n, patterns * (6.0 * m * n * n + 14.0 * n**3)
 
 
 def block_operations(block: Block, layers: Mapping[str, Layer], grid: int, patterns: int) -> float:

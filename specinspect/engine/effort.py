@@ -1,0 +1,63 @@
+"""What is said before a run that will take long."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+
+from specinspect.errors import ResourceError
+from specinspect.layers.blocks import Block
+from specinspect.layers.model import Layer
+from specinspect.maps import grid_sides
+from specinspect.maps.extent import DENSE_SIDE, is_written_out, padded_shape
+from specinspect.schedule import cost
+from specinspect.settings import Settings
+
+LARGE = 2048
+"""Columns from which an operator that is written out takes seconds for each of its maps."""
+LONG = 5e11
+"""Floating-point operations, by `schedule.cost`, from which a run is called long: about half a minute."""
+
+
+def long_work(layers: Sequence[Layer], blocks: Sequence[Block], settings: Settings) -> tuple[str, ...]:
+    """Return a sentence where large convolutions with zeros around them are written out, () elsewhere.
+
+    Args:
+        layers: that are measured.
+        blocks: that are measured.
+        settings: of the run.
+    """
+    if settings.conv_operator != "padded":
+        return ()
+    large = [layer for layer in layers if _large(layer, settings.grid)]
+    by_name = {layer.name: layer for layer in layers}
+    whole = [b for b in blocks if b.layers[0] in by_name and _wide(by_name[b.layers[0]], settings.grid)]
+    if not whole and sum(cost(layer, settings).operations for layer in large) < LONG:
+        return ()
+    counted = [
+        f"{count} {word}{'' if count == 1 else 's'}"
+        for count, word in ((len(large), "layer"), (len(whole), "block"))
+        if count
+    ]
+    are = "are dense matrices" if len(large) + len(whole) > 1 else "is a dense matrix"
+    return (
+        f"--conv-operator padded: {' and '.join(counted)} {are} of {LARGE:,} to {DENSE_SIDE:,} columns, "
+        "which takes minutes; a smaller --grid is quicker, and so are fewer --layers or --patterns",
+    )
+
+
+def _large(layer: Layer, side: int) -> bool:
+    try:
+        shape = padded_shape(layer, side)
+    except ResourceError:  # said by name where the layer is computed
+        return False
+    return shape is not None and min(shape) >= LARGE and is_written_out(*shape)
+
+
+def _wide(first: Layer, side: int) -> bool:
+    """Say whether a block that begins with this layer is large and yet written out, by its columns."""
+    try:
+        sides = grid_sides(first, side)
+    except ResourceError:
+        return False
+    return sides is not None and LARGE <= first.matrix_shape[1] * prod(sides) <= DENSE_SIDE
