@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import partial
@@ -20,6 +20,8 @@ from specinspect.settings import Settings
 if TYPE_CHECKING:
     import torch
 
+    from specinspect.architecture.listen import Observed
+
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
@@ -27,8 +29,8 @@ class Inputs:
 
     per_layer: Mapping[str, TensorInfo] = field(default_factory=dict)
     """Layer → its inputs, still in the file."""
-    outputs: Mapping[str, torch.Tensor] = field(default_factory=dict)
-    """Layer → (n, out) samples of what it put out when the network was run."""
+    outputs: Mapping[str, Observed] = field(default_factory=dict)
+    """Layer → samples of what it put out when the network was run."""
     entering: Mapping[str, TensorInfo] = field(default_factory=dict)
     """First layer of a block → samples of what it took in, from the file or from the network."""
     flowing: Mapping[str, LayerInputs] | None = None
@@ -57,25 +59,50 @@ def read_inputs(
     """
     if settings.inputs is None:
         return NO_INPUTS
-    if settings.model is not None:
-        return _through_the_model(settings, checkpoint, layers, first)
     if _is_npy(settings.inputs):
-        raise SettingsError(
-            "--inputs: a .npy file holds one batch, which needs the network to flow through",
-            "give --model, or a safetensors file with one array per layer name",
-        )
+        if settings.model is None:
+            raise SettingsError(
+                "--inputs: a .npy file holds one batch, which needs the network to flow through",
+                "give --model, or a safetensors file with one array per layer name",
+            )
+        return _through_the_model(settings, checkpoint, layers, first)
     tensors = open_checkpoint(settings.inputs).tensors
     names = {layer.name for layer in layers}
     found = {name: info for name, info in tensors.items() if name in names}
     unknown = [name for name in tensors if name not in names]
+    if not found and settings.model is not None and len(tensors) == 1:
+        return _through_the_model(settings, checkpoint, layers, first)
     if not found:
-        close = get_close_matches(unknown[0], names, n=1) if unknown else []
-        raise SettingsError(
-            f"--inputs: expected arrays named after layers, found {', '.join(map(repr, unknown[:3]))}",
-            f"did you mean {close[0]!r}?" if close else "",
-        )
+        raise _no_array(settings, unknown, names)
     notices = (f"--inputs: no layer is called {', '.join(map(repr, unknown[:3]))}",) if unknown else ()
     return Inputs(found, entering={name: found[name] for name in first if name in found}, notices=notices)
+
+
+def _no_array(settings: Settings, unknown: Sequence[str], names: Collection[str]) -> SettingsError:
+    """Return what is wrong with a file in which no array is called after a layer."""
+    close = [near for name in unknown[:100] for near in get_close_matches(name, names, n=1)]
+    hint = f"did you mean {close[0]!r}?" if close else ""
+    several = f" and {len(unknown) - 3} more" if len(unknown) > 3 else ""
+    listed = f"{', '.join(map(repr, unknown[:3])) or 'none'}{several}"
+    if settings.model is None:
+        return SettingsError(f"--inputs: expected arrays named after layers, found {listed}", hint)
+    return SettingsError(
+        f"--inputs: expected one batch for the model, or arrays named after layers, found {listed}", hint
+    )
+
+
+def example_batch(path: str, checkpoint: Checkpoint) -> torch.Tensor | None:
+    """Return the batch that --inputs holds for the model, None where it holds arrays of layers.
+
+    Raises:
+        SettingsError: as `read_batch`.
+    """
+    if not _is_npy(path):
+        tensors = open_checkpoint(path).tensors
+        name = next(iter(tensors), "")
+        if len(tensors) != 1 or any(split_name(stored)[0] == name for stored in checkpoint.tensors):
+            return None
+    return read_batch(path)
 
 
 def _through_the_model(
@@ -91,22 +118,41 @@ def _through_the_model(
         settings.model or "",
         settings.model_args,
         {name: lambda name=name: checkpoint.read(name) for name in checkpoint.tensors},  # type: ignore[misc]
-        [layer.name for layer in layers],
+        {layer.name: _norm_behind(layer) for layer in layers},
         batch,
         settings.patterns,
         settings.seed,
         first,
         {name: partial(_reduce, found, name) for name in modules.values()},
+        whole=settings.conv_pattern == "pixel",
     )
-    missing = [layer.name for layer in layers if layer.name not in outputs]
-    notices = (
-        (f"--inputs: {len(missing)} layers are no modules that the network calls: random inputs there",)
-        if missing
-        else ()
-    )
+    with_d = not {"chain", "skip_chain"}.isdisjoint(settings.maps)
+    missing = [layer.name for layer in layers if layer.name not in outputs and _has_region(layer)]
+    notices = (_not_called(missing),) if missing and with_d else ()
     held = {name: TensorInfo(name, "f64", tuple(x.shape), InMemory(x)) for name, x in entering.items()}
     flowing = {layer: found[module] for layer, module in modules.items() if module in found}
     return Inputs(outputs=outputs, entering=held, flowing=flowing, notices=notices)
+
+
+def _has_region(layer: Layer) -> bool:
+    """Say whether D depends on where it is taken."""
+    return layer.activation.name != "identity" and layer.kind not in {"embedding", "lora"}
+
+
+def _not_called(names: Sequence[str]) -> str:
+    many = (
+        f"{len(names)} layers with an activation are" if len(names) > 1 else "1 layer with an activation is"
+    )
+    listed = ", ".join(map(repr, names[:3])) + (", …" if len(names) > 3 else "")
+    modules = "no modules" if len(names) > 1 else "no module"
+    return f"--inputs: {many} {modules} that the network calls ({listed}): random inputs there"
+
+
+def _norm_behind(layer: Layer) -> str | None:
+    """Return the module behind a layer whose outputs decide its region, None where its own do."""
+    norm = layer.normalization
+    decides = norm is not None and norm.kind != "batch_norm" and _has_region(layer)
+    return norm.name if norm is not None and decides else None
 
 
 def _module_of(layer: Layer) -> str:

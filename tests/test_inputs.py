@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -93,6 +94,77 @@ def test_a_batch_through_the_network(net: Net, tmp_path: Path) -> None:
     assert "chain" in chain(report, "conv").maps
 
 
+def test_per_layer_inputs_beside_a_model_that_gives_the_facts(net: Net, tmp_path: Path) -> None:
+    x = torch.randn(1, 3)
+    save_file({"fc1": x, "conv": torch.randn(2, 2, 6, 6)}, tmp_path / "inputs.safetensors")
+    report = specinspect.inspect(
+        "net.pt", model="inputs_net:Net", inputs="inputs.safetensors", spectra=True, device="cpu"
+    )
+    found = chain(report, "fc1")
+    assert found.layer.activation.source == "model"
+    d = torch.where(net.fc1(x)[0] > 0, 1.0, 0.1).double().detach().numpy()  # the model's leaky ReLU
+    truth = np.linalg.svd(d[:, None] * net.fc1.weight.detach().double().numpy(), compute_uv=False)
+    values = found.maps["chain"].singular_values
+    assert values is not None
+    assert np.abs(values - truth).max() < 1e-7
+    for name in ("fc1", "conv"):
+        assert not any("standard normal" in sentence for sentence in chain(report, name).assumptions)
+
+
+def test_one_array_that_no_layer_is_called_after_is_the_batch(net: Net, tmp_path: Path) -> None:
+    x = torch.randn(1, 2, 4, 4)
+    save_file({"pixels": x}, tmp_path / "x.safetensors")
+    np.save(tmp_path / "x.npy", x.numpy())
+    assert net is not None
+    found = [
+        chain(specinspect.inspect("net.pt", model="inputs_net:Net", inputs=name, patterns=1), "fc1").maps
+        for name in ("x.safetensors", "x.npy")
+    ]
+    assert found[0]["chain"].sigma_max == found[1]["chain"].sigma_max
+
+
+def test_arrays_that_are_neither_a_batch_nor_of_layers(net: Net, tmp_path: Path) -> None:
+    assert net is not None
+    save_file({"fc11": torch.randn(2, 3), "b": torch.randn(2)}, tmp_path / "x.safetensors")
+    with pytest.raises(
+        SettingsError, match="expected one batch for the model, or arrays named after"
+    ) as told:
+        specinspect.inspect("net.pt", model="inputs_net:Net", inputs="x.safetensors")
+    assert told.value.hint == "did you mean 'fc1'?"
+
+
+UNTRACEABLE = """
+from torch import nn
+import torch
+
+class Odd(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.fc1 = nn.Linear(3, 4)
+        self.fc2 = nn.Linear(4, 2)
+
+    def forward(self, x):
+        if len(x.shape) > 2 or x.tolist() == []:
+            x = x.flatten(1)
+        return self.fc2(torch.relu(self.fc1(x)))
+"""
+
+
+def test_an_array_of_a_layer_is_no_example_for_the_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "inputs_odd.py").write_text(UNTRACEABLE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    state = {"fc1.weight": torch.randn(4, 3), "fc2.weight": torch.randn(2, 4)}
+    state |= {"fc1.bias": torch.zeros(4), "fc2.bias": torch.zeros(2)}
+    torch.save(state, tmp_path / "odd.pt")
+    for arrays in ({"fc2": torch.randn(3, 4)}, {"fc1": torch.randn(3, 3), "fc2": torch.randn(3, 4)}):
+        save_file(arrays, tmp_path / "x.safetensors")
+        report = specinspect.inspect("odd.pt", model="inputs_odd:Odd", inputs="x.safetensors")
+        assert not any("the given inputs" in sentence for sentence in report.checkpoint.assumptions)
+
+
 def test_convolutions_take_images(net: Net, tmp_path: Path) -> None:
     save_file({"conv": torch.randn(2, 2, 6, 6)}, tmp_path / "inputs.safetensors")
     report = specinspect.inspect("net.pt", inputs="inputs.safetensors", device="cpu", grid=4)
@@ -158,10 +230,17 @@ def test_a_batch_that_is_none(net: Net, tmp_path: Path, array: np.ndarray, messa
         specinspect.inspect("net.pt", model="inputs_net:Net", inputs="x.npy")
 
 
-@pytest.mark.parametrize("array", [torch.zeros(0, 3), torch.ones(1, 3, dtype=torch.complex64)])
-def test_arrays_of_layers_that_are_none(net: Net, tmp_path: Path, array: torch.Tensor) -> None:
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (torch.zeros(0, 3), r"expected an array of shape \(n, 3\) with at least one example, got \(0, 3\)"),
+        (torch.ones(1, 3, dtype=torch.complex64), "expected real numbers, found complex ones"),
+    ],
+)
+def test_arrays_of_layers_that_are_none(net: Net, tmp_path: Path, array: torch.Tensor, message: str) -> None:
+    assert net is not None
     torch.save({"fc1": array}, tmp_path / "x.pt")
-    with pytest.raises(SettingsError, match="--inputs"):
+    with pytest.raises(SettingsError, match=message):
         specinspect.inspect("net.pt", inputs="x.pt", activation="relu")
 
 
@@ -254,6 +333,20 @@ def rows_into(model: nn.Module, name: str, x: torch.Tensor) -> np.ndarray:
     model.double()(x.double())
     hook.remove()
     return kept[0].detach().flatten(0, -2).numpy()
+
+
+def test_only_layers_with_a_region_are_told_to_have_random_ones(shared: nn.Module, tmp_path: Path) -> None:
+    """The parts of qkv are no modules, but have no activation either; nor has `unused`."""
+    assert shared is not None
+    np.save(tmp_path / "x.npy", torch.randn(3, 2, 4, 4).numpy())
+    common: dict[str, Any] = {"model": "inputs_shared:Shared", "inputs": "x.npy"}
+    plain = specinspect.inspect("shared.pt", **common)
+    assert not any("random inputs there" in sentence for sentence in plain.checkpoint.assumptions)
+    relu = specinspect.inspect("shared.pt", activation="relu", **common)
+    assert (
+        "--inputs: 4 layers with an activation are no modules that the network calls "
+        "('qkv.q', 'qkv.k', 'qkv.v', …): random inputs there"
+    ) in relu.checkpoint.assumptions
 
 
 def test_where_there_is_no_data_factor(shared: nn.Module, tmp_path: Path) -> None:

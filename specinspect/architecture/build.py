@@ -20,7 +20,7 @@ from torch import nn
 
 from specinspect.architecture.model import Built
 from specinspect.architecture.text import describe
-from specinspect.checkpoint.text import quote
+from specinspect.checkpoint.text import kind_of, quote
 from specinspect.errors import SettingsError
 
 
@@ -46,14 +46,13 @@ def build_with_notes(spec: str, arguments: str | None = None, *, real: bool = Fa
             return Built(factory)
         if not callable(factory):
             raise SettingsError(
-                f"expected {quote(spec)} to be a class, a function or an nn.Module, "
-                f"found a {type(factory).__name__}",
+                f"expected {quote(spec)} to be a class, a function or an nn.Module, found {kind_of(factory)}",
                 _similar(factory_name, _callables(sys.modules[module_name])),
             )
         made, note = _call(spec, factory, args, kwargs, real=real)
     if not isinstance(made, nn.Module):
         raise SettingsError(
-            f"expected {quote(spec)} to return an nn.Module, found a {type(made).__name__}",
+            f"expected {quote(spec)} to return an nn.Module, found {kind_of(made)}",
             "name a function that returns the module alone",
         )
     return Built(made, (note,) if note else ())

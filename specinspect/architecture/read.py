@@ -19,6 +19,7 @@ from specinspect.architecture.model import Activation, Architecture
 from specinspect.architecture.trace import Recording, Trace, record
 from specinspect.checkpoint.model import ModuleFacts
 from specinspect.checkpoint.modules import plain_attributes
+from specinspect.checkpoint.text import kind_of
 from specinspect.errors import SettingsError
 
 _WRAPPERS = {"DataParallel": "module", "DistributedDataParallel": "module", "OptimizedModule": "_orig_mod"}
@@ -34,9 +35,7 @@ def read_architecture(
         SettingsError: it is no nn.Module.
     """
     if not isinstance(network, nn.Module):
-        raise SettingsError(
-            f"expected a torch.nn.Module, found a {type(network).__name__}", "pass the model itself"
-        )
+        raise SettingsError(f"expected a torch.nn.Module, found {kind_of(network)}", "pass the model itself")
     while (inner := _WRAPPERS.get(type(network).__name__)) and isinstance(
         getattr(network, inner, None), nn.Module
     ):
@@ -135,15 +134,16 @@ def _fits(layer: str, norm: str, shapes: dict[str, tuple[int, ...]], facts: dict
     weight = shapes.get(f"{layer}.weight" if layer else "weight")
     attributes = facts[norm].attributes if norm in facts else {}
     size = next((attributes[name] for name in _NORM_SIZES if name in attributes), None)
-    size = size[-1] if isinstance(size, tuple) and size else size
-    if weight is None or not isinstance(size, int) or layer not in facts:
+    sizes = size if isinstance(size, tuple) else (size,)
+    if weight is None or not sizes or not isinstance(sizes[0], int) or layer not in facts:
         return True
+    ends = {sizes[0], sizes[-1]}  # (channels, *places), or (…, channels)
     kind = facts[layer].type
     if kind == "Embedding":
-        return weight[-1] == size
+        return weight[-1] in ends
     groups = facts[layer].attributes.get("groups", 1) if kind.startswith("ConvTranspose") else 0
     outputs = weight[1] * groups if groups else weight[0]
-    return bool(outputs == size)
+    return outputs in ends
 
 
 def _word(activation: Activation | None) -> str:

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from specinspect.architecture.build import build_with_notes, quiet_stdout
+from specinspect.architecture.listen import Listener, Observed, spatial_axes
 from specinspect.architecture.text import describe
 from specinspect.checkpoint.text import quote
 from specinspect.errors import SettingsError
@@ -19,29 +20,33 @@ def layer_outputs(
     spec: str,
     arguments: str | None,
     state: Mapping[str, Callable[[], torch.Tensor]],
-    layers: Iterable[str],
+    layers: Mapping[str, str | None],
     inputs: torch.Tensor,
     samples: int,
     seed: int,
     entering: Iterable[str] = (),
     watch: Mapping[str, Callable[[torch.Tensor], None]] | None = None,
-) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    *,
+    whole: bool = False,
+) -> tuple[dict[str, Observed], dict[str, torch.Tensor]]:
     """Run the network in eval mode and return samples of what its layers put out, and take in.
 
     Args:
         spec: MODULE:FACTORY, whose code is run.
         arguments: JSON arguments of the factory.
         state: tensor name → a function that reads it, under the checkpoint's names.
-        layers: module paths to listen to; those that the network does not call are left out.
+        layers: module paths to listen to, each with that of the normalisation behind it whose outputs are
+            wanted instead, or None; those that the network does not call are left out.
         inputs: a batch, as the network's forward takes it.
         samples: how many positions (of batch, sequence or image) to keep per layer.
         seed: decides which.
         entering: module paths whose inputs are kept as well.
         watch: module path → what is told all that comes in, at every call: (n, in), of the network's dtype.
+        whole: of convolutions, keep `samples` whole images instead of positions.
 
     Returns:
-        Layer → (samples, out) float64: its outputs, bias included; and layer → (samples, in), of a
-        convolution (samples, in, *sides): its inputs.
+        Layer → samples of its outputs, bias included; and layer → (samples, in), of a convolution
+        (samples, in, *sides): its inputs.
 
     Raises:
         SettingsError: the network cannot be built, loaded or run.
@@ -51,13 +56,15 @@ def layer_outputs(
     try:
         module.load_state_dict({name: state[name]() for name in own if name in state}, strict=False)
         module.eval()
-        kept: dict[str, torch.Tensor] = {}
         taken: dict[str, torch.Tensor] = {}
         paths = dict(module.named_modules())
         generator = torch.Generator().manual_seed(seed)
-        for name in layers:
-            if name in paths:
-                paths[name].register_forward_hook(partial(_keep, kept, name, samples, generator))
+        listeners = {name: Listener(samples, generator, whole=whole) for name in layers if name in paths}
+        for name, listener in listeners.items():
+            paths[name].register_forward_hook(listener.layer)
+            norm = paths.get(layers[name] or "")
+            if norm is not None and layers[name]:
+                norm.register_forward_hook(listener.norm)
         for name in entering:
             if name in paths:
                 paths[name].register_forward_hook(partial(_take, taken, name, samples, generator))
@@ -78,7 +85,7 @@ def layer_outputs(
             f"--inputs: running {quote(spec)} on shape {tuple(inputs.shape)} raised {describe(error)}",
             "the file must hold one batch as the network's forward takes it",
         ) from None
-    return kept, taken
+    return {name: got for name, listener in listeners.items() if (got := listener.observed)}, taken
 
 
 def _tell(tell: Callable[[torch.Tensor], None], _module: nn.Module, inputs: Any) -> None:
@@ -102,26 +109,10 @@ def _take(
     if name in taken or not inputs or not isinstance(inputs[0], torch.Tensor):
         return
     x = inputs[0]
-    if not hasattr(module, "kernel_size"):
+    axes = spatial_axes(module)
+    if axes is None:
         x = x.reshape(-1, x.shape[-1])
+    elif x.ndim == axes + 1:  # one image without a batch
+        x = x[None]
     chosen = torch.randperm(len(x), generator=generator)[:samples]
     taken[name] = x[chosen].to(torch.float64).cpu()
-
-
-def _keep(
-    kept: dict[str, torch.Tensor],
-    name: str,
-    samples: int,
-    generator: torch.Generator,
-    module: nn.Module,
-    _inputs: Any,
-    output: Any,
-) -> None:
-    if name in kept or not isinstance(output, torch.Tensor):
-        return
-    # Channels of a convolution come second, features of anything else last.
-    convolution = hasattr(module, "kernel_size")
-    rows = output.movedim(1, -1) if convolution and output.ndim > 2 else output
-    rows = rows.reshape(-1, rows.shape[-1])
-    chosen = torch.randperm(len(rows), generator=generator)[:samples]  # all of them where there are few
-    kept[name] = rows[chosen].to(torch.float64).cpu()

@@ -17,7 +17,7 @@ from specinspect.settings import Settings
 from specinspect.spectra.plan import Plan
 
 if TYPE_CHECKING:
-    import torch
+    from specinspect.architecture.listen import Observed
 
 
 def layer_request(
@@ -27,7 +27,7 @@ def layer_request(
     plan: Plan,
     *,
     inputs: TensorInfo | None = None,
-    outputs: torch.Tensor | None = None,
+    observed: Observed | None = None,
     flowing: tuple[LayerInputs | None] | None = None,
     others: Mapping[str, object] | None = None,
 ) -> Request[LayerResult]:
@@ -39,14 +39,16 @@ def layer_request(
         settings: of the run.
         plan: where it is computed.
         inputs: the user's own, for this layer.
-        outputs: what the layer put out when the network was run.
+        observed: what the layer put out when the network was run.
         flowing: what is known of all that came into the layer then; None where the network was not run.
         others: whatever else the result may depend on.
     """
     read = {f"stored {name}": info for name, info in tensors.items()}
     if inputs is not None:
         read["inputs"] = inputs
-    if outputs is not None:
+    heard: tuple[object, ...] = ()
+    if observed is not None:
+        outputs, heard = observed.values, (observed.normalized, observed.sides)
         read["outputs"] = TensorInfo(
             "outputs",
             TORCH[str(outputs.dtype).removeprefix("torch.")],
@@ -54,7 +56,7 @@ def layer_request(
             InMemory(outputs),
         )
     decided = deciding(settings, convolution=layer.conv is not None)
-    return Request(LayerResult, {"layer": layer}, (decided, plan.device, others or {}, flowing), read)
+    return Request(LayerResult, {"layer": layer}, (decided, plan.device, others or {}, flowing, heard), read)
 
 
 def block_request(

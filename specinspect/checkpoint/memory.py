@@ -12,7 +12,7 @@ from specinspect.checkpoint.finish import finish
 from specinspect.checkpoint.model import ITEMSIZE, Checkpoint, InMemory, ModuleFacts, TensorInfo
 from specinspect.checkpoint.modules import plain_attributes
 from specinspect.checkpoint.statedict import choose
-from specinspect.checkpoint.text import quote
+from specinspect.checkpoint.text import kind_of, quote
 from specinspect.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def from_state_dict(
     """
     if not isinstance(mapping, Mapping):
         raise CheckpointError(
-            f"{quote(name)}: expected a mapping of names to tensors, found a {type(mapping).__name__}",
+            f"{quote(name)}: expected a mapping of names to tensors, found {kind_of(mapping)}",
             "pass module.state_dict()",
         )
     return _finish(name, _contents(mapping, name, key))
@@ -53,7 +53,7 @@ def from_module(module: Any) -> Checkpoint:
         getattr(module, "named_modules", None)
     ):
         raise CheckpointError(
-            f"expected a torch.nn.Module, found a {type(module).__name__}",
+            f"expected a torch.nn.Module, found {kind_of(module)}",
             "pass a module, a state dict or a path",
         )
     name = type(module).__name__

@@ -32,3 +32,9 @@ def quote_list(values: Iterable[object], limit: int = 8) -> str:
 def plural(count: int, noun: str) -> str:
     """Return '1 tensor', '2 tensors'."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def kind_of(value: object) -> str:
+    """Return what a value is, with its article: 'an int', 'a dict'."""
+    name = type(value).__name__
+    return f"an {name}" if name[:1].lower() in "aeio" else f"a {name}"

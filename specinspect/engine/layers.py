@@ -291,7 +291,7 @@ def probes_of(job: Job, layer: Layer, linear: LinearMap, plan: Plan) -> Probes:
         job.settings.patterns,
         job.settings.seed,
         inputs=None if given is None else read_tensor(given),
-        outputs=job.inputs.outputs.get(layer.name),
+        observed=job.inputs.outputs.get(layer.name),
         pixels=pixels,
     )
 

@@ -13,7 +13,7 @@ from specinspect.checkpoint import Checkpoint, from_module, from_state_dict, ope
 from specinspect.checkpoint.text import quote
 from specinspect.engine.effort import long_work
 from specinspect.errors import LayerError, SettingsError
-from specinspect.inputs import Inputs, read_batch, read_inputs
+from specinspect.inputs import Inputs, example_batch, read_inputs
 from specinspect.layers import Discovery, discover, select
 from specinspect.layers.blocks import Block, BlockDiscovery, compose, discover_blocks
 from specinspect.layers.facts import apply_facts, with_architecture
@@ -153,7 +153,7 @@ def _architecture(source: Source, checkpoint: Checkpoint, settings: Settings) ->
         built = build_with_notes(settings.model, settings.model_args)
         path = settings.inputs
         architecture = read_architecture(
-            built.module, built.notes, lambda: None if path is None else read_batch(path)
+            built.module, built.notes, lambda: None if path is None else example_batch(path, checkpoint)
         )
         check_match(architecture, {name: info.shape for name, info in checkpoint.tensors.items()})
         return architecture

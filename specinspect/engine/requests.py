@@ -70,7 +70,7 @@ def request_of_layer(job: Job, layer: Layer) -> Request[LayerResult]:
         job.settings,
         job.plan,
         inputs=job.inputs.per_layer.get(layer.name),
-        outputs=job.inputs.outputs.get(layer.name),
+        observed=job.inputs.outputs.get(layer.name),
         flowing=None if flowing is None else (flowing.get(layer.name),),
         others=others,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 from specinspect.architecture.model import Activation as Applied
 from specinspect.architecture.model import Architecture
@@ -14,9 +15,9 @@ from specinspect.layers.conv import refine, with_geometry
 from specinspect.layers.discover import Discovery
 from specinspect.layers.guesses import Guesses, Known
 from specinspect.layers.leftovers import Attachments, leftover
-from specinspect.layers.model import Activation, Layer, Normalization, Stored
+from specinspect.layers.model import Activation, Layer, Normalization, Source, Stored
 from specinspect.layers.names import join, split_name
-from specinspect.layers.norms import Norm, find_norms
+from specinspect.layers.norms import Norm, find_norms, kind_of_type
 from specinspect.layers.prelu import find_prelus
 from specinspect.layers.projections import with_projections
 from specinspect.layers.rules import Rule, ruled_activation, ruled_geometry, ruled_skip, ruled_slope
@@ -24,6 +25,9 @@ from specinspect.layers.sequence import Following, Sequences
 from specinspect.layers.skips import layers_alone, skip_of
 from specinspect.layers.strides import guessed_strides, with_stride
 from specinspect.layers.vocabulary import SLOPES, parse_activation, usable
+
+_EPSILONS: Mapping[str, float] = {"f64": 2.0**-52, "f32": 2.0**-23, "bf16": 2.0**-7, "f16": 2.0**-10}
+"""What torch's RMSNorm adds where it is told no ε: the spacing of its dtype at 1."""
 
 
 def apply_facts(
@@ -201,12 +205,16 @@ class _Evidence:
         guessed = layer.normalization
         seen, path = self._seen_norm(layer)
         if not seen:
-            return replace(guessed, eps=self._eps(guessed.name, guessed)) if guessed else None
-        norm = self.norms.get(path or "")
-        if path is None or norm is None or norm.length != layer.matrix_shape[0]:
+            return self._detailed(guessed, layer) if guessed else None
+        if path is None:
             return None
-        known = Normalization(norm.kind, norm.path, "model")
-        return replace(known, eps=self._eps(norm.path, known))
+        norm = self.norms.get(path)
+        if norm is not None and norm.length == layer.matrix_shape[0]:
+            return self._detailed(Normalization(norm.kind, norm.path, "model"), layer)
+        # Without a gain of its own, or with one for every place.
+        kind = kind_of_type(self.context.type_of(path)) if norm is None else None
+        known = Normalization(kind, path, "model") if kind and kind != "batch_norm" else None
+        return self._detailed(known, layer) if known else None
 
     def _seen_norm(self, layer: Layer) -> tuple[bool, str | None]:
         """Say whether it is known what follows a layer, and which normalisation that is."""
@@ -219,19 +227,30 @@ class _Evidence:
         following = self._following(layer)
         return (False, None) if following is None else (True, following.norm)
 
-    def _eps(self, path: str, norm: Normalization) -> float:
+    def _detailed(self, norm: Normalization, layer: Layer) -> Normalization:
+        """Add what its module or config.json tells of a normalisation."""
+        facts = self.context.modules.get(norm.name)
+        attributes = facts.attributes if facts else {}
+        shape, groups = attributes.get("normalized_shape"), attributes.get("num_groups")
+        norm = replace(
+            norm,
+            axes=len(shape) if isinstance(shape, tuple) and shape else 1,
+            groups=groups if isinstance(groups, int) else None,
+        )
         names: tuple[str, ...] = ("batch_norm_eps",)
         if norm.kind in {"layer_norm", "rms_norm"}:
             names = ("layer_norm_eps", "rms_norm_eps", "layer_norm_epsilon", "layernorm_epsilon", "norm_eps")
-        values = (
-            self.context.attribute(path, "eps"),
-            self.context.attribute(path, "variance_epsilon"),
-            *(self.context.config.get(name) for name in names),
+        values: tuple[tuple[Any, Source], ...] = (
+            (attributes.get("eps"), "model"),
+            (attributes.get("variance_epsilon"), "model"),
+            *((self.context.config.get(name), "config") for name in names),
         )
-        for value in values:
+        for value, source in values:
             if isinstance(value, float) and 0 < value < 1:
-                return value
-        return norm.eps
+                return replace(norm, eps=value, eps_source=source)
+        if norm.kind == "rms_norm" and "eps" in attributes and attributes["eps"] is None:
+            return replace(norm, eps=_EPSILONS.get(layer.dtype, _EPSILONS["f32"]), eps_source="model")
+        return norm
 
     def _following(self, layer: Layer) -> Following | None:
         if layer.kind == "lora" or not self.context.modules:

@@ -88,11 +88,16 @@ class ConvGeometry:
 class Normalization:
     """The normalisation that follows a layer."""
 
-    kind: Literal["batch_norm", "layer_norm", "group_norm", "rms_norm"]
+    kind: Literal["batch_norm", "layer_norm", "group_norm", "rms_norm", "instance_norm"]
     name: str
     """Module path."""
     source: Source
     eps: float = 1e-5
+    eps_source: Source = "assumed"
+    groups: int | None = None
+    """Of a group normalisation; None where unknown."""
+    axes: int = 1
+    """How many axes a layer or RMS normalisation averages over: the channels alone, or places too."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,13 +11,14 @@ from specinspect.layers.context import Context
 from specinspect.layers.model import Layer, Normalization
 from specinspect.layers.names import is_norm, join, numbered, split_name
 
-Kind = Literal["batch_norm", "layer_norm", "group_norm", "rms_norm"]
+Kind = Literal["batch_norm", "layer_norm", "group_norm", "rms_norm", "instance_norm"]
 
 WORDS: Mapping[Kind, str] = {
     "batch_norm": "batch normalisation",
     "layer_norm": "layer normalisation",
     "group_norm": "group normalisation",
     "rms_norm": "RMS normalisation",
+    "instance_norm": "instance normalisation",
 }
 
 _TYPES: tuple[tuple[str, Kind], ...] = (
@@ -25,6 +26,7 @@ _TYPES: tuple[tuple[str, Kind], ...] = (
     ("LayerNorm", "layer_norm"),
     ("GroupNorm", "group_norm"),
     ("RMSNorm", "rms_norm"),
+    ("InstanceNorm", "instance_norm"),
 )
 _LAYER_WORD = re.compile(r"(.*?)(?:conv[123]d|conv|linear|fc|lin)(.*)", re.DOTALL)
 _NORM_WORDS = ("bn", "norm", "gn", "ln")
@@ -57,11 +59,15 @@ def find_norms(context: Context) -> Mapping[str, Norm]:
     return norms
 
 
+def kind_of_type(type_name: str) -> Kind | None:
+    """Return which normalisation a module's class is, None where its name does not tell."""
+    return next((kind for part, kind in _TYPES if part in type_name), None)
+
+
 def _kind(context: Context, path: str) -> Kind | None:
     type_name = context.type_of(path)
-    for part, kind in _TYPES:
-        if part in type_name:
-            return kind
+    if known := kind_of_type(type_name):
+        return known
     if type_name and not type_name.endswith("Norm"):
         return None
     if context.sibling(path, "running_mean") and context.sibling(path, "running_var"):

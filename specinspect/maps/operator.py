@@ -6,7 +6,7 @@ Vectors are rows of a batch, each a flattened (channel, *place) in torch's order
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from math import prod, sqrt
 from typing import Literal, Protocol
@@ -14,9 +14,8 @@ from typing import Literal, Protocol
 import torch
 import torch.nn.functional as F
 
-from specinspect.maps.activations import DERIVATIVES
 from specinspect.maps.model import ConvolutionMap
-from specinspect.maps.patterns import Affine, Diagonals
+from specinspect.maps.patterns import Affine, Diagonals, slopes_at
 
 Boundary = Literal["zeros", "circular"]
 CHUNK = 32 << 20
@@ -412,6 +411,7 @@ def sample_pixel_diagonals(
     affine: Affine | None,
     activation: tuple[str, torch.Tensor],
     probes: torch.Tensor,
+    normalise: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> Diagonals:
     """Return D per channel and place: φ′(z) at z = scale·(W x + b) + shift for whole images x.
 
@@ -421,24 +421,43 @@ def sample_pixel_diagonals(
         affine: the normalisation in between, or None.
         activation: canonical name, and its slope as a tensor of one entry or one per channel.
         probes: (patterns, columns) inputs, from `normal_probes` or the user's own.
+        normalise: what else is done to W x + b, (patterns, channels, *places), before the activation.
 
     Returns:
-        Values (patterns, channels·places), and the share of active outputs as `patterns.sample_diagonals`
+        As `pixel_diagonals_at`.
+    """
+    z = convolution.matvec(probes.to(convolution.device).to(torch.float64))
+    if bias is not None:
+        z = z + spread_diagonal(bias.to(z), convolution.outputs)
+    if normalise is not None:
+        z = normalise(z.reshape(-1, *convolution.outputs)).flatten(1)
+    return pixel_diagonals_at(z, convolution.outputs, affine, activation)
+
+
+def pixel_diagonals_at(
+    z: torch.Tensor, outputs: tuple[int, ...], affine: Affine | None, activation: tuple[str, torch.Tensor]
+) -> Diagonals:
+    """Return D per channel and place: φ′(scale·z + shift), times that scale.
+
+    Args:
+        z: (patterns, channels·places) float64.
+        outputs: (channels, *places).
+        affine: the folded normalisation, or None.
+        activation: canonical name, and its slope as a tensor of one entry or one per channel.
+
+    Returns:
+        Values (patterns, channels·places), and the share of active outputs as `patterns.diagonals_at`
         counts it.
     """
-    outputs = convolution.outputs
-    z = convolution.matvec(probes.to(convolution.device).to(torch.float64))
 
     def along(values: torch.Tensor) -> torch.Tensor:
         return spread_diagonal(values.to(z), outputs)
 
-    if bias is not None:
-        z = z + along(bias)
     if affine is not None:
         z = along(affine.scale) * z + along(affine.shift)
     name, slope = activation
     slopes = slope.to(z) if slope.numel() == 1 else along(slope)
-    derivative = DERIVATIVES[name](z, slopes)  # type: ignore[arg-type]
+    derivative = slopes_at(z, name, slopes)
     smooth = not bool(((derivative == 0) | (derivative == 1)).all())
     active = (derivative.abs() > 0.5) if smooth else derivative != 0
     values = derivative if affine is None else derivative * along(affine.scale)

@@ -71,6 +71,12 @@ def outputs_at(matrix: torch.Tensor, inputs: torch.Tensor) -> torch.Tensor:
     return z
 
 
+def slopes_at(z: torch.Tensor, name: str, slope: torch.Tensor) -> torch.Tensor:
+    """Return φ′(z), NaN where z is NaN: a step would make a number of it."""
+    derivative = DERIVATIVES[name](z, slope)  # type: ignore[arg-type]
+    return derivative.masked_fill(z.isnan(), float("nan"))
+
+
 def diagonals_at(
     outputs: torch.Tensor, affine: Affine | None, activation: tuple[str, torch.Tensor]
 ) -> Diagonals:
@@ -83,7 +89,7 @@ def diagonals_at(
     """
     z = outputs if affine is None else affine.scale * outputs + affine.shift
     name, slope = activation
-    derivative = DERIVATIVES[name](z, slope)  # type: ignore[arg-type]
+    derivative = slopes_at(z, name, slope)
     smooth = not bool(((derivative == 0) | (derivative == 1)).all())
     active = (derivative.abs() > 0.5) if smooth else derivative != 0
     values = derivative if affine is None else derivative * affine.scale

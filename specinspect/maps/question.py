@@ -9,15 +9,19 @@ from typing import TYPE_CHECKING
 from specinspect.checkpoint.model import TensorInfo
 from specinspect.errors import SettingsError
 from specinspect.layers.model import Layer
+from specinspect.layers.names import join
+from specinspect.layers.norms import WORDS
 from specinspect.layers.vocabulary import SLOPES
 from specinspect.maps.activations import DERIVATIVES
 from specinspect.maps.build import Read, build_weight_map, low_padding
 from specinspect.maps.model import ConvolutionMap, DenseMap, LinearMap
+from specinspect.maps.normalise import PARTS, Normaliser, normaliser
 from specinspect.maps.patterns import Affine, Diagonals, diagonals_at, outputs_at, probe_outputs, probe_seed
 
 if TYPE_CHECKING:
     import torch
 
+    from specinspect.architecture.listen import Observed
     from specinspect.maps.operator import ConvolutionOperator
 
 _NORM_PARTS = ("weight", "bias", "running_mean", "running_var")
@@ -37,8 +41,9 @@ class Activated:
 def side_tensors(layer: Layer, tensors: Mapping[str, TensorInfo]) -> tuple[str, ...]:
     """Return the tensors beside the weight that D depends on, as far as the checkpoint has them."""
     names = [layer.bias, layer.activation.parameter]
-    if layer.normalization is not None and layer.normalization.kind == "batch_norm":
-        names += [f"{layer.normalization.name}.{part}" for part in _NORM_PARTS]
+    norm = layer.normalization
+    if norm is not None:
+        names += [join(norm.name, part) for part in (_NORM_PARTS if norm.kind == "batch_norm" else PARTS)]
     if layer.skip.shortcut is not None:
         names += [*layer.skip.shortcut.parameters, *side_tensors(layer.skip.shortcut, tensors)]
     return tuple(name for name in names if name is not None and name in tensors)
@@ -53,8 +58,8 @@ class Probes:
     """The user's; each layer draws from its own stream."""
     inputs: torch.Tensor | None = None
     """(n, in), or (n, channels, *sides) for a convolution: the user's own, for this layer."""
-    outputs: torch.Tensor | None = None
-    """(n, out): what the layer put out, bias included, when the whole network was run."""
+    observed: Observed | None = None
+    """What the layer put out when the whole network was run."""
     pixels: ConvolutionOperator | None = None
     """The layer on its grid, where D is wanted for every pixel."""
 
@@ -82,46 +87,111 @@ def activated(
     assumptions += [sentence] if sentence else []
     name = layer.activation.name
     if name == "identity" and affine is None:
-        return Activated(None, tuple(assumptions))
+        return Activated(None, (*assumptions, *_left_out(layer)))
     if name not in DERIVATIVES:
-        return Activated(None, tuple(assumptions), f"the derivative of {name} is not known here")
+        return Activated(
+            None, (*assumptions, *_left_out(layer)), f"the derivative of {name} is not known here"
+        )
     slope = layer.activation.slope if layer.activation.slope is not None else SLOPES.get(name, 0.0)
     slopes = torch.tensor(slope, dtype=torch.float64)
     if layer.activation.parameter in available and layer.activation.parameter is not None:
         stored = read(layer.activation.parameter).to(torch.float64).flatten()
         if len(stored) in {1, out}:
             slopes = stored
-    if name != "identity" and probes.pixels is not None:
-        from specinspect.maps.operator import normal_probes, sample_pixel_diagonals
-
-        images = normal_probes(probes.pixels, probes.patterns, probe_seed(probes.seed, layer.name))
-        bias = _bias(layer, out, read, available)
-        diagonals = sample_pixel_diagonals(probes.pixels, bias, affine, (name, slopes), images)
-        return _checked(diagonals, (*assumptions, "D sampled at standard normal images, pixel by pixel"))
-    if name == "identity":
-        outputs = torch.zeros(1, out, dtype=torch.float64)  # the folded normalisation alone: D is S
-    elif probes.outputs is not None:
-        outputs = probes.outputs
+    if name == "identity":  # the folded normalisation alone: D is S
+        outputs = torch.zeros(1, out, dtype=torch.float64)
+        return _checked(diagonals_at(outputs, affine, (name, slopes)), tuple(assumptions))
+    bias = _bias(layer, out, read, available)
+    # Outputs of convolutions at all places, or at some of them alone.
+    whole = probes.pixels is not None or (probes.inputs is not None and layer.conv is not None)
+    places = layer.conv is not None
+    normalise = normaliser(layer.normalization, out, read, available, places=places, whole=whole)
+    behind = normalise is not None
+    if probes.observed is not None:
+        behind = behind or probes.observed.normalized
+        normalise = None if probes.observed.normalized else normalise
+    assumptions += _region(layer, behind=behind, run=normalise is not None)
+    if probes.pixels is not None:
+        diagonals, how = _per_pixel(layer, probes, probes.pixels, bias, affine, (name, slopes), normalise)
+        return _checked(diagonals, (*assumptions, *how))
+    if probes.observed is not None:
+        outputs = probes.observed.values
+        outputs = outputs if normalise is None else normalise(outputs)
     else:
-        outputs = _own_outputs(layer, kernel, probes)
+        outputs = _own_outputs(layer, kernel, probes, bias, normalise)
         if probes.inputs is None:
             assumptions.append("D sampled at standard normal inputs")
-        bias = _bias(layer, out, read, available)
-        outputs = outputs if bias is None else outputs + bias
     return _checked(diagonals_at(outputs, affine, (name, slopes)), tuple(assumptions))
+
+
+def _per_pixel(
+    layer: Layer,
+    probes: Probes,
+    operator: ConvolutionOperator,
+    bias: torch.Tensor | None,
+    affine: Affine | None,
+    activation: tuple[str, torch.Tensor],
+    normalise: Normaliser | None,
+) -> tuple[Diagonals, tuple[str, ...]]:
+    """Return D for every pixel of whole images: the network's, the user's, or random ones."""
+    from specinspect.maps.operator import normal_probes, pixel_diagonals_at, sample_pixel_diagonals
+
+    if probes.observed is not None:
+        z = probes.observed.values.to(operator.device).double()
+        z = z if normalise is None else normalise(z)
+        return pixel_diagonals_at(z.flatten(1), operator.outputs, affine, activation), ()
+    how: tuple[str, ...] = ()
+    if probes.inputs is not None:
+        images = _some(checked_inputs(layer, probes.inputs), layer, probes).flatten(1)
+    else:
+        images = normal_probes(operator, probes.patterns, probe_seed(probes.seed, layer.name))
+        how = ("D sampled at standard normal images, pixel by pixel",)
+    return sample_pixel_diagonals(operator, bias, affine, activation, images, normalise), how
+
+
+def _some(rows: torch.Tensor, layer: Layer, probes: Probes) -> torch.Tensor:
+    """Return at most as many rows as there are to be patterns, drawn at random."""
+    import torch
+
+    if len(rows) <= probes.patterns:
+        return rows
+    generator = torch.Generator().manual_seed(probe_seed(probes.seed, layer.name))
+    return rows[torch.randperm(len(rows), generator=generator)[: probes.patterns]]
 
 
 def _folded(layer: Layer, out: int, read: Read, available: frozenset[str]) -> tuple[Affine | None, str]:
     """Return the batch normalisation that is folded into D, and what was assumed of it."""
     norm = layer.normalization
-    if norm is None:
+    if norm is None or norm.kind != "batch_norm":
         return None, ""
-    if norm.kind != "batch_norm":
-        return None, "the normalisation after it depends on the input and is left out of D·W"
     affine = _batch_norm(norm.name, norm.eps, out, read, available)
     if affine is None or norm.source != "assumed":
         return affine, ""
     return affine, "batch normalisation taken to follow it, by its name or place, and folded in"
+
+
+def _left_out(layer: Layer) -> tuple[str, ...]:
+    """Say that a normalisation is in no map, where it decides no region either."""
+    if layer.normalization is None or layer.normalization.kind == "batch_norm":
+        return ()
+    return ("the normalisation after it depends on the input and is left out of D·W",)
+
+
+def _region(layer: Layer, *, behind: bool, run: bool) -> tuple[str, ...]:
+    """Say on which side of a normalisation that is not folded the region is taken."""
+    norm = layer.normalization
+    if norm is None or norm.kind == "batch_norm":
+        return ()
+    what = f"{WORDS[norm.kind]} {norm.name}"
+    if not behind:
+        return (f"D is taken in front of {what}, which needs more than is at hand, and is left out of D·W",)
+    guesses = []
+    if norm.source == "assumed":
+        guesses.append("taken to follow it by its name or place")
+    if run and norm.eps_source == "assumed":
+        guesses.append(f"ε = {norm.eps:g} assumed")
+    told = f" ({', '.join(guesses)})" if guesses else ""
+    return (f"D is taken behind {what}{told}, whose own Jacobian is left out of D·W",)
 
 
 def _checked(diagonals: Diagonals, assumptions: tuple[str, ...]) -> Activated:
@@ -141,24 +211,26 @@ def _bias(layer: Layer, out: int, read: Read, available: frozenset[str]) -> torc
     return stored.to(torch.float64) if len(stored) == out else None
 
 
-def _own_outputs(layer: Layer, kernel: torch.Tensor, probes: Probes) -> torch.Tensor:
-    """Return W x, (patterns, out), at random inputs or at the user's."""
-    import torch
+def _own_outputs(
+    layer: Layer,
+    kernel: torch.Tensor,
+    probes: Probes,
+    bias: torch.Tensor | None,
+    normalise: Normaliser | None,
+) -> torch.Tensor:
+    """Return W x + b, normalised where something follows, (patterns, out), at random inputs or the user's."""
 
-    seed = probe_seed(probes.seed, layer.name)
+    def finished(z: torch.Tensor) -> torch.Tensor:
+        z = z if bias is None else z + bias.reshape(-1, *(1,) * (z.ndim - 2))
+        return z if normalise is None else normalise(z)
+
     if probes.inputs is None:
-        return probe_outputs(kernel, probes.patterns, seed)
+        return finished(probe_outputs(kernel, probes.patterns, probe_seed(probes.seed, layer.name)))
     inputs = checked_inputs(layer, probes.inputs)
-    generator = torch.Generator().manual_seed(seed)
     if layer.conv is None:
-        rows = inputs
-        if len(rows) > probes.patterns:
-            rows = rows[torch.randperm(len(rows), generator=generator)[: probes.patterns]]
-        return outputs_at(kernel, rows)
-    if layer.conv.transposed:
-        raise SettingsError(f"--inputs: layer {layer.name!r}: not supported for a transposed convolution")
-    images = _convolve(layer, kernel, inputs).movedim(1, -1).flatten(0, -2)
-    return images[torch.randperm(len(images), generator=generator)[: probes.patterns]]
+        return finished(outputs_at(kernel, _some(inputs, layer, probes)))
+    images = finished(_convolve(layer, kernel, inputs)).movedim(1, -1).flatten(0, -2)
+    return _some(images, layer, probes)
 
 
 def checked_inputs(layer: Layer, inputs: torch.Tensor) -> torch.Tensor:
@@ -174,9 +246,14 @@ def checked_inputs(layer: Layer, inputs: torch.Tensor) -> torch.Tensor:
     axes = 2 if layer.conv is None else 2 + len(layer.conv.kernel)
     if inputs.ndim != axes or inputs.shape[1] != layer.matrix_shape[1] or not inputs.numel():
         raise SettingsError(
-            f"--inputs: layer {layer.name!r}: expected an array of shape {expected}, "
+            f"--inputs: layer {layer.name!r}: expected an array of shape {expected} with at least one "
+            f"example, got {tuple(inputs.shape)}"
+            if not inputs.numel()
+            else f"--inputs: layer {layer.name!r}: expected an array of shape {expected}, "
             f"got {tuple(inputs.shape)}"
         )
+    if layer.conv is not None and layer.conv.transposed:
+        raise SettingsError(f"--inputs: layer {layer.name!r}: not supported for a transposed convolution")
     if not bool(inputs.isfinite().all()):
         raise SettingsError(f"--inputs: layer {layer.name!r}: NaN or infinite values in the inputs")
     return inputs

@@ -104,8 +104,8 @@ def _from_first_layer(
         x = x.reshape(-1, x.shape[-1])
     if x.shape[1] != branch.channels or not len(x):
         raise SettingsError(
-            f"--inputs: block {block.name!r}: expected an array of shape (n, {branch.channels}), "
-            f"got {tuple(entering.shape)}"
+            f"--inputs: block {block.name!r}: expected an array of shape (n, {branch.channels}) with "
+            f"at least one example, got {tuple(entering.shape)}"
         )
     if not bool(x.isfinite().all()):
         raise SettingsError(f"--inputs: block {block.name!r}: NaN or infinite values in the inputs")
