@@ -69,7 +69,7 @@ def _without_structural_zeros(result: LayerResult, name: str, spectrum: Spectrum
         return pseudo, " of its rank"
     weight = result.maps.get("weight")
     skips = weight is not None and full_rank(result.layer, weight.count) < weight.count
-    if skips and name == "weight":
+    if skips and (name == "weight" or (name == "chain" and spectrum.patterns is None)):
         return pseudo, " of the rank that its stride leaves"
     if name != "chain" or spectrum.patterns is None or weight is None:
         return None

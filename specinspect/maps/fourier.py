@@ -89,6 +89,28 @@ def fourier_blocks(
         yield FourierBlocks(blocks, multiplicity, shortcut)
 
 
+def inputs_read(kernel: torch.Tensor, stride: Sequence[int], dilation: Sequence[int]) -> torch.Tensor:
+    """Return how many of the s^D·in columns of a block each group reads, (groups,): its rank is no larger.
+
+    A block's columns are, but for a unitary matrix, the input channels at each place modulo the stride; a
+    kernel whose taps t reach only some of the residues t·dilation mod s skips the others.
+
+    Args:
+        kernel: (groups, out, in, *k).
+        stride: per axis.
+        dilation: per axis.
+    """
+    groups, _, inn, *sizes = kernel.shape
+    read = torch.zeros(groups, inn, prod(stride), dtype=torch.bool, device=kernel.device)
+    taps = (kernel != 0).any(1).flatten(2).unbind(2)
+    for used, tap in zip(taps, itertools.product(*(range(size) for size in sizes)), strict=True):
+        place = 0
+        for t, d, s in zip(tap, dilation, stride, strict=True):
+            place = place * s + t * d % s
+        read[:, :, place] |= used
+    return read.sum((1, 2))
+
+
 def _blocks_at(convolution: ConvolutionMap, kernel: torch.Tensor, omegas: torch.Tensor) -> torch.Tensor:
     """Return the blocks of some frequencies, all groups of one frequency before the next.
 

@@ -20,7 +20,7 @@ from specinspect.report.model import (
     WorstConditionNumber,
 )
 from specinspect.report.network import network_bounds
-from specinspect.report.structure import full_rank
+from specinspect.report.structure import full_rank, lost
 from specinspect.spectra.model import FAILED
 
 if TYPE_CHECKING:
@@ -123,8 +123,7 @@ def layer_findings(result: LayerResult) -> Iterator[Finding]:
     full = full_rank(result.layer, spectrum.count)
     dead = any(result.zeros or ())
     structural = spectrum.condition_number_status == "infinite" and (full == spectrum.count or dead)
-    # A healthy square matrix has a few singular values below the rounding error of a 16-bit dtype.
-    if (structural and rank < full) or full - rank > max(2, full // 50):
+    if (structural and rank < full) or lost(full, rank):
         why = f": {notes}" if structural and notes else ""
         if not structural:
             why = f": the rest is within the rounding error of {result.layer.dtype}"

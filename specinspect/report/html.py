@@ -110,7 +110,7 @@ def _row(report: Report, result: LayerResult, maps: Sequence[str]) -> str:
     layer, spectrum = result.layer, result.maps["weight"]
     worst = report.summary.worst_condition_number
     is_worst = worst is not None and worst.map == "weight" and worst.layer == layer.name
-    bad = is_worst or kappas.severity(spectrum)[0] >= 2
+    bad = is_worst or kappas.shown(result, "weight").level >= 2
     notes = [*(["◀ worst"] if is_worst else []), *(visible(note) for note in result.notes)]
     cells = (
         (escape(layer_name(layer.name)), ""),

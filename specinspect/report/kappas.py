@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
+from specinspect.report.structure import singular_by_construction
 from specinspect.report.text import ABSENT, at_least, kappa, kappa_bound, number
 
 if TYPE_CHECKING:
@@ -48,7 +49,8 @@ def shown(result: LayerResult, name: str) -> Shown:
         result: its maps; 'weight' among them.
         name: key of maps.
 
-    Where only the rows that D zeroes make D·W singular, κ is that of the rest and PARTIAL follows.
+    Where only the rows that D zeroes make D·W singular, κ is that of the rest and PARTIAL follows. Where the
+    layer's construction makes W singular, that is no worse than κ of the rest.
     """
     spectrum, weight = result.maps.get(name), result.maps["weight"]
     if spectrum is None:
@@ -57,6 +59,8 @@ def shown(result: LayerResult, name: str) -> Shown:
     if name == "chain" and spectrum.patterns is None and level < 3:
         return Shown(SAME, -1, value)
     rest = spectrum.pseudo_condition_number
+    if level == 2 and name in {"weight", "chain"} and singular_by_construction(result):
+        return Shown(kappa(spectrum), 0, rest or 0.0)
     if name != "chain" or level != 2 or weight.condition_number_status == "infinite" or rest is None:
         return Shown(kappa(spectrum), level, value)
     if _below_floor(spectrum):
@@ -77,9 +81,7 @@ def worst(results: Iterable[LayerResult], name: str) -> Shown:
     texts = {cell.text for _, cell in found} - {ABSENT}
     if SAME in texts and len(texts) > 1:
         found = [
-            (result, Shown(kappa(result.maps[name]), *severity(result.maps[name])))
-            if cell.text == SAME
-            else (result, cell)
+            (result, shown(result, "weight")) if cell.text == SAME else (result, cell)
             for result, cell in found
         ]
     return max((cell for _, cell in found), key=lambda cell: (cell.level, cell.text == SAME, cell.value))

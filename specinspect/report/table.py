@@ -102,7 +102,7 @@ class _Row:
 
     @property
     def worst(self) -> int:
-        return max(range(len(self.results)), key=lambda index: severity(self.results[index].maps["weight"]))
+        return max(range(len(self.results)), key=lambda index: _weight_kappa(self.results[index])[1:])
 
     @property
     def spectrum(self) -> Spectrum:
@@ -121,6 +121,11 @@ class _Row:
         lone = self.group.endswith("*") and self.blocks[0]
         name = layer_name(self.leaf)
         return f"{name} (block {self.blocks[0]})" if lone else name
+
+
+def _weight_kappa(result: LayerResult) -> kappas.Shown:
+    """Return κ(W) as shown."""
+    return kappas.shown(result, "weight")
 
 
 def _style(level: int) -> str:
@@ -279,7 +284,7 @@ class _ReportTable:
             if index is None:
                 yield line(name, {}, "bold", {})
                 continue
-            level, _ = severity(rows[index].spectrum)
+            level = _weight_kappa(rows[index].results[rows[index].worst]).level
             strong = "bold red" if level >= 2 or columns["flag"].cells[index] else ""
             styles = {"kappa": strong or _style(level), "flag": "bold red"}
             for key in kappas.HEADERS:
@@ -350,10 +355,7 @@ class _ReportTable:
         worst = self.report.summary.worst_condition_number
         if worst is not None and worst.map == "weight" and worst.layer in names:
             return "◀ worst"
-        level, _ = severity(row.spectrum)
-        noted = any(result.notes for result in row.results)
-        found = any(finding.layer in names for finding in self.report.findings)
-        return "!" if level >= 2 or noted or found else ""
+        return "!" if any(finding.layer in names for finding in self.report.findings) else ""
 
     def _blocks(self, width: int, *, plain: bool) -> RenderResult:
         for text in block_lines(self.report.blocks, width, plain=plain, ellipsis="..." if plain else "…"):
@@ -413,7 +415,7 @@ class _ReportTable:
         marks = {
             f"all weights are {next(iter(dtypes), '')}.": len(dtypes) == 1,
             "◀ worst: the largest resolved κ(W).": "◀ worst" in flags,
-            "!: see the findings and notes.": "!" in flags,
+            "!: see the findings.": "!" in flags,
         }
         if any(marks.values()):
             sentences.append(" ".join(text for text, applies in marks.items() if applies))

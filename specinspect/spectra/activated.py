@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from specinspect.layers.model import PROJECTIONS
-from specinspect.maps.fourier import fourier_blocks
+from specinspect.maps.fourier import fourier_blocks, inputs_read
 from specinspect.maps.model import ConvolutionMap, DenseMap, LinearMap
 from specinspect.maps.patterns import Diagonals
 from specinspect.spectra.compute import kernel_floor
@@ -131,6 +131,8 @@ class LayerBatch:
     """(out,), or (batch, out) where every member has its own: indices into D's diagonal."""
     square: bool
     """Whether the map goes from a space to itself, so that M + Mᵀ means something."""
+    rank: int | None = None
+    """What W can reach by its zeros and by the inputs that a stride skips, at most; None for not known."""
 
 
 def dense_batches(dense: DenseMap, plan: Plan, question: Question | None = None) -> Iterator[LayerBatch]:
@@ -162,10 +164,11 @@ def fourier_batches(convolution: ConvolutionMap, question: Question, plan: Plan)
         # Without a stride the pool is the (rectangular) identity.
         pool = question.shortcut in {"average-pool", "projection-plus-identity"}
         beside = question.projection if isinstance(question.projection, ConvolutionMap) else None
+        rank = int(inputs_read(kernel[part], convolution.stride, convolution.dilation).max())
         for batch in fourier_blocks(convolution, kernel[part], limit, pool=pool, beside=beside):
             mine = outputs[part]
             chosen = mine.repeat(len(batch.blocks) // len(mine), 1) if out == 1 else mine[0]
-            yield LayerBatch(batch.blocks, batch.shortcut, batch.multiplicity, scale, chosen, square)
+            yield LayerBatch(batch.blocks, batch.shortcut, batch.multiplicity, scale, chosen, square, rank)
 
 
 @dataclass(slots=True)
@@ -179,8 +182,14 @@ class _Values:
     lowest: float = float("inf")
     floor: float = 0.0
 
-    def add(self, solution: Solution, scale: float, multiplicity: torch.Tensor) -> None:
-        values = solution.values / scale
+    def add(
+        self, solution: Solution, scale: float, multiplicity: torch.Tensor, rank: int | None = None
+    ) -> None:
+        """Take the `rank` largest of each member, None for all: the others are structurally zero."""
+        values = solution.values[:, :rank] / scale
+        if not values.shape[1]:
+            self.add_none(multiplicity)
+            return
         member = int(values[:, -1].argmin())
         low = float(values[member, -1])
         if low < self.lowest:
@@ -238,10 +247,11 @@ class _Collection:
             tau = torch.linalg.eigvalsh(batch.matrices + batch.matrices.mH).flip(-1).cpu()
             self.tau.append((tau / batch.scale).numpy())
         if self.gathering:
-            self.weight.add(family.weight, batch.scale, batch.multiplicity)
+            self.weight.add(family.weight, batch.scale, batch.multiplicity, batch.rank)
         device = batch.matrices.device
         diagonals = [] if q.diagonals is None else list(q.diagonals.values.to(device))
-        self._solve(family, [d[batch.outputs] for d in diagonals], batch.scale, batch.multiplicity)
+        chosen = [d[batch.outputs] for d in diagonals]
+        self._solve(family, chosen, batch.scale, batch.multiplicity, batch.rank)
 
     def add_dense(self, dense: DenseMap, weight: Spectrum, plan: Plan) -> None:
         """Solve all maps of a matrix, which may be the largest of all: see `lean`."""
@@ -259,13 +269,15 @@ class _Collection:
         diagonals: Sequence[torch.Tensor],
         scale: float,
         multiplicity: torch.Tensor,
+        rank: int | None = None,
     ) -> None:
         q = self.question
         rho = q.rho * scale
+        # With ρ = 0 the skip maps are W and D·W again, and as singular.
         if q.projection is None and (self.square or (self.gathering and self.isometric)):
             self.tau.append((family.tau() / scale).numpy())
         if q.shortcut != "none":
-            self.skip.add(family.skip(rho, q.beta), scale, multiplicity)
+            self.skip.add(family.skip(rho, q.beta), scale, multiplicity, None if rho else rank)
         for p, diagonal in enumerate(diagonals):
             chain: Solution | None
             skip: Solution | None = None
@@ -281,11 +293,13 @@ class _Collection:
                 if q.shortcut != "none":
                     skip = family.skip(rho, q.beta, diagonal)
             if chain is not None:
-                self.chain[p].add(chain, scale, multiplicity)
+                self.chain[p].add(chain, scale, multiplicity, rank)
             else:
                 self.chain[p].add_none(multiplicity)
             if skip is not None:
-                self.skip_chain[p].add(skip, scale, multiplicity)
+                left = None if rho or diagonal.ndim == 2 else int((diagonal != 0).sum())
+                lowest = min((k for k in (left, rank) if k is not None), default=None)
+                self.skip_chain[p].add(skip, scale, multiplicity, None if rho else lowest)
             if p == self.middle and self.gathering and self.isometric:
                 self.pattern_tau.append((family.tau(diagonal)[:, [-1, 0]] / scale).numpy())
 
@@ -367,7 +381,7 @@ class _Collection:
                 maps["skip_chain"] = maps["skip"]
             else:
                 skips = [
-                    spectrum(v, beside + storage * peak * abs(q.beta))
+                    spectrum(v, beside + storage * peak * abs(q.beta), drop_zeros=q.rho == 0)
                     for v, peak in zip(self.skip_chain, peaks, strict=True)
                 ]
                 maps["skip_chain"] = over_patterns(skips, active)

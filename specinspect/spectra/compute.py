@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from specinspect.maps.fourier import fourier_blocks
+from specinspect.maps.fourier import fourier_blocks, inputs_read
 from specinspect.maps.model import ConvolutionMap, DenseMap, LinearMap, LowRankMap
 from specinspect.spectra.model import Spectrum
 from specinspect.spectra.plan import Plan
@@ -230,13 +230,15 @@ def _convolution(convolution: ConvolutionMap, plan: Plan, keep_values: bool) -> 
     lowest, floor = np.inf, 0.0
     limit = plan.block_bytes(8 * kernel.numel())
     for part in _without_dead_channels(kernel, live):
+        rank = int(inputs_read(part, convolution.stride, convolution.dilation).max())
         for batch in fourier_blocks(convolution, part, limit):
             solution = singular_values(Batch(batch.blocks))
             methods.append(solution.method)
-            block, smallest = int(solution.values[:, -1].argmin()), float(solution.values[:, -1].min())
+            found_values = solution.values[:, :rank]  # the others are zero by construction
+            block, smallest = int(found_values[:, -1].argmin()), float(found_values[:, -1].min())
             if smallest < lowest:
                 lowest, floor = smallest, float(solution.floor[block])
-            values.append(solution.values.repeat_interleave(batch.multiplicity, 0).flatten().numpy())
+            values.append(found_values.repeat_interleave(batch.multiplicity, 0).flatten().numpy())
     computed = np.concatenate(values) / scale if values else np.zeros(0)
     zeros = count - len(computed)
     spectrum = summarise(
@@ -249,8 +251,11 @@ def _convolution(convolution: ConvolutionMap, plan: Plan, keep_values: bool) -> 
         keep_values=keep_values,
     )
     notes = channel_notes(live)
-    if zeros and not notes:  # only a single tap is not read again at another frequency
-        notes = (f"the stride skips inputs: rank at most {len(computed):,} of {count:,}",)
+    if zeros and not notes:
+        notes = (
+            f"the stride skips inputs: rank at most {len(computed):,} of {count:,} by construction, so that "
+            "κ of W and D·W is infinite; their pseudo condition number is that of the rest",
+        )
     return Measured(spectrum, notes, zero_channels(live))
 
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
 import specinspect
 from specinspect.layers.model import ConvGeometry, Fact, Layer, Stored
 from specinspect.layers.rules import Rule
 from specinspect.report.structure import full_rank
+from specinspect.report.table import render
 
 
 def conv(out: int, inn: int, kernel: int, stride: int, dilation: int, groups: int) -> Layer:
@@ -84,3 +87,34 @@ def test_a_dead_channel_beside_a_stride_is_one() -> None:
 def test_a_matrix_has_all() -> None:
     layer = replace(conv(3, 2, 1, 2, 1, 1), conv=None)
     assert full_rank(layer, 7) == 7
+
+
+@pytest.mark.parametrize("operator", ["circular", "padded"])
+@pytest.mark.parametrize("activation", ["identity", "relu"])
+def test_what_a_stride_takes_is_infinite_in_every_map_and_no_mark(activation: str, operator: str) -> None:
+    """κ(W) and κ(D·W) are infinite by construction: said in a note, marked nowhere, passed by the gate."""
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.linalg.qr(torch.randn(24, 16, generator=generator))[0][..., None, None]
+    found = report(weight, activation=activation, conv_operator=operator, grid=4)
+    result = found.layers[0]
+    for name in ("weight", "chain"):
+        spectrum = result.maps[name]
+        assert (spectrum.condition_number_status, spectrum.condition_number) == ("infinite", None)
+        assert spectrum.pseudo_condition_number is not None
+    assert result.maps["weight"].pseudo_condition_number == pytest.approx(1.0)
+    assert result.notes[0].startswith("the stride skips inputs: rank at most 64 of 96 by construction")
+    assert found.findings == ()
+    assert specinspect.check(found, max_kappa=2.0, max_chain_kappa=20.0) == ()
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(render(found))
+    (line,) = [line for line in console.export_text().splitlines() if line.startswith(result.layer.name)]
+    assert "∞" in line
+    assert "!" not in line
+
+
+def test_lost_rank_is_marked() -> None:
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(24, 8, generator=generator) @ torch.randn(8, 16, generator=generator)
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(render(report(weight[..., None, None].contiguous(), grid=4)))
+    assert any(line.rstrip().endswith("!") for line in console.export_text().splitlines())

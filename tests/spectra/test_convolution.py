@@ -13,6 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from specinspect.maps import ConvolutionMap
+from specinspect.maps.patterns import Diagonals
+from specinspect.spectra.activated import Question, measure_maps
 from specinspect.spectra.compute import Measured, measure
 from specinspect.spectra.plan import Plan
 from tests.spectra.matrices import Array
@@ -122,7 +124,44 @@ def test_a_kernel_smaller_than_its_stride_loses_rank_by_construction() -> None:
     assert np.abs(found.spectrum.singular_values - truth).max() < 1e-12
     assert found.spectrum.condition_number_status == "infinite"
     assert np.count_nonzero(found.spectrum.singular_values) == 24
-    assert found.notes == ("the stride skips inputs: rank at most 24 of 30",)
+    assert found.notes == (
+        "the stride skips inputs: rank at most 24 of 30 by construction, so that κ of W and D·W is infinite; "
+        "their pseudo condition number is that of the rest",
+    )
+
+
+@pytest.mark.parametrize(
+    ("size", "stride", "dilation", "out", "inn"),
+    [(1, 2, 1, 5, 4), (1, 2, 1, 3, 4), (2, 3, 1, 7, 1), (2, 2, 2, 5, 3), (2, 3, 1, 3, 2), (3, 2, 1, 9, 2)],
+)
+@pytest.mark.parametrize("padding", [0, 1])
+def test_what_a_stride_skips_is_structural_in_every_map(
+    size: int, stride: int, dilation: int, out: int, inn: int, padding: int
+) -> None:
+    """κ of W and D·W is infinite where the kernel's taps leave out residues of the stride (MATH R61)."""
+    kernel = torch.from_numpy(np.random.default_rng(0).standard_normal((out, inn, size, size)))
+    side, axes = 2 * 6, 2
+    layer = ConvolutionMap(kernel[None], (stride,) * 2, (dilation,) * 2, (side,) * 2, "f64", (padding,) * 2)
+    w = dense_operator(kernel, (side,) * 2, (stride,) * 2, (dilation,) * 2, 1)
+    weight = measure([layer], Plan("cpu"), keep_values=True)[0].spectrum
+    d = torch.from_numpy(np.random.default_rng(1).standard_normal((1, out))).relu()
+    d[0, 0] = 1.5
+    question = Question(0.0, -0.7, "average-pool", Diagonals(d, (d != 0).double().mean(1)))
+    answer = measure_maps(layer, weight, question, Plan("cpu"), keep_values=True).maps
+    dw = d[0].repeat_interleave(len(w) // out).numpy()[:, None] * w
+    alone = (weight, w), (answer["chain"], dw), (answer["skip"], -0.7 * w), (answer["skip_chain"], -0.7 * dw)
+    for found, matrix in alone:
+        truth = np.linalg.svd(matrix, compute_uv=False)
+        rank = int(np.linalg.matrix_rank(matrix))
+        assert found.singular_values is not None
+        assert np.abs(found.singular_values - truth).max() < 1e-7 * truth[0]
+        expected = "infinite" if rank < min(matrix.shape) else "resolved"
+        assert found.condition_number_status == expected
+        assert (found.condition_number is None) == (expected == "infinite")
+        assert found.numerical_rank == rank == np.count_nonzero(found.singular_values)
+        assert found.pseudo_condition_number == pytest.approx(truth[0] / truth[rank - 1], rel=1e-6)
+    read = len({tap * dilation % stride for tap in range(size)}) ** axes
+    assert np.linalg.matrix_rank(w) == min(out, read * inn) * (side // stride) ** 2
 
 
 def test_dead_channels_are_exact_zeros_per_group() -> None:
