@@ -59,12 +59,11 @@ def kappa_curve(
             frame.sketch.put(frame.left + cell, frame.top + row, DASHES["cursor"], "cursor")
     dots = Dots(frame.columns, frame.rows)
     for owner, curve in enumerate(curves):
-        logs = [_log(value) for value in curve.values]
-        heights = [_along(beta, logs, fine.value(x)) for x in range(dots.width)]
-        dots.curve([frame.dots(None if v is None else (v, v)) for v in heights], owner, dashed=owner > 0)
+        spans_ = _spans(beta, [_log(value) for value in curve.values], fine, dots.width)
+        dots.curve([frame.dots(span) for span in spans_], owner, dashed=owner > 0)
         if owner == 0:
-            for x, value in enumerate(heights):
-                if value is None:
+            for x, span in enumerate(spans_):
+                if span is None:
                     frame.sketch.put(frame.left + x // 2, frame.top, "!", "bad")
     dots.onto(frame.sketch, frame.left, frame.top, [curve.style for curve in curves], plain=plain)
     frame.finish(*across.ticks(9), title="β")
@@ -99,6 +98,29 @@ def _kappa_frame(
     if missing:
         entries.append((("!", "bad"), (" infinite or not resolved", "label")))
     return Raster.of(width, height, ends, (), entries, plain)
+
+
+def _spans(
+    beta: Sequence[float], logs: Sequence[float | None], fine: LinearAxis, width: int
+) -> list[tuple[float, float] | None]:
+    """Return what a curve covers in each column of dots: the line at its middle, and the peaks in it.
+
+    So none is lost where points are closer than dots. A column with a gap in it is a gap.
+    """
+    found: list[tuple[float, float] | None] = []
+    for x in range(width):
+        value = _along(beta, logs, fine.value(x))
+        found.append(None if value is None else (value, value))
+    for i, log in enumerate(logs):
+        column = fine.cell(beta[i])
+        if column is None or (known := found[column]) is None:
+            continue
+        beside = [value for value in (*logs[max(i - 1, 0) : i], *logs[i + 1 : i + 2]) if value is not None]
+        if log is None:
+            found[column] = None
+        elif all(log > value for value in beside) or all(log < value for value in beside):
+            found[column] = min(known[0], log), max(known[1], log)
+    return found
 
 
 def _along(beta: Sequence[float], logs: Sequence[float | None], at: float) -> float | None:

@@ -82,6 +82,49 @@ def skip_curve(
     )
 
 
+HIGHER = 1.25
+"""Factor by which κ may exceed what is drawn between two points before another is put there."""
+
+
+def doubtful_places(curve: SkipCurve, norm: float, most: int, least: float) -> tuple[float, ...]:
+    """Return the middles of the intervals in which κ may be much larger than at both ends.
+
+    Every singular value of ρA + βW is Lipschitz in β with constant ‖W‖ (MATH R2), so between neighbours a
+    and b σmin is at least (σmin(a) + σmin(b) - ‖W‖(b - a))/2. The deeper it may fall, the sooner the interval
+    comes: those around the smallest σmin first, where κ has its peaks.
+
+    Args:
+        curve: what is known.
+        norm: ‖W‖.
+        most: how many places at the most.
+        least: shortest interval that is still halved.
+
+    Returns:
+        β in ascending order; none where the curve is as good as it has to be.
+    """
+    found: list[tuple[float, float]] = []
+    for i in range(len(curve.beta) - 1):
+        gap = curve.beta[i + 1] - curve.beta[i]
+        low, high = sorted(curve.sigma_min[i : i + 2])
+        fall = norm * gap
+        if gap >= 2 * least and (low + high - fall) / 2 < low / HIGHER:
+            found.append(((low + high) / fall, curve.beta[i] + gap / 2))
+    return tuple(sorted(place for _, place in sorted(found)[:most]))
+
+
+def joined(first: SkipCurve, second: SkipCurve) -> SkipCurve:
+    """Return the points of two curves of one map at one ρ, in ascending order of β."""
+    rows = {
+        beta: row
+        for curve in (first, second)
+        for beta, *row in zip(
+            curve.beta, curve.sigma_max, curve.sigma_min, curve.condition_number, strict=True
+        )
+    }
+    beta, top, low, kappa = zip(*((beta, *rows[beta]) for beta in sorted(rows)), strict=True)
+    return SkipCurve(beta, top, low, kappa)
+
+
 def _batches(linear: LinearMap, question: Question, plan: Plan) -> Iterator[tuple[LayerBatch, bool]]:
     """Yield the layer's matrices, and whether A is an isometry or the adjoint of one (MATH R33)."""
     if isinstance(linear, DenseMap):

@@ -31,6 +31,10 @@ CURVE = tuple(2.0 * i / 32 for i in range(33))
 """β/ρ of the curve of κ."""
 QUICK_BLOCK = 2.0
 """Seconds of one measurement up to which a block is also measured where nobody has been yet."""
+CURVE_STEP, CURVE_MOST = 8, 97
+"""Points that are added to the curve at once where a peak may be hidden, and points in all."""
+CURVE_GAP = 2.0 / 1024
+"""Shortest distance of its points: less than a dot of the widest picture."""
 QUICK_COLUMNS = 1024
 """Beyond this the curve is made of the spectra at RAYS: more points would take too long."""
 
@@ -206,6 +210,8 @@ class Lens:
         self._block: tuple[Block, StudiedBlock | None] | None = None
         self._block_seconds = 0.0
         """That the block took the last time."""
+        self._curve: SkipCurve | None = None
+        """κ of I + tW, as far as the app has been told."""
         self._epoch = -1
         self._told: set[tuple[str, float, int | None]] = set()
         """What the app has been told in this epoch."""
@@ -252,7 +258,7 @@ class Lens:
             if self._epoch != setting.epoch:
                 self._epoch = setting.epoch
                 self._told.clear()
-                self._block = None
+                self._block = self._curve = None
             try:
                 block = self._block_of(inspection, setting)
                 if block is not None:
@@ -269,7 +275,7 @@ class Lens:
             if block is not None:
                 self._block_rest(block, setting)
             if study is not None:
-                self._rest(study, setting)
+                self._rest(study, setting, weight.sigma_max or 0.0)
 
     def _block_of(self, inspection: Inspection, setting: Setting) -> StudiedBlock | None:
         """Return the block that is shown, ready to be measured; the app is told where it cannot be."""
@@ -320,14 +326,32 @@ class Lens:
         if study.patterns and pattern is not None and self._new(setting, "chain", 0.0, pattern):
             self._hand_over(Learned(setting, study.patterns, chain=study.chain(pattern)))
 
-    def _rest(self, study: Studied, setting: Setting) -> None:
+    def _rest(self, study: Studied, setting: Setting, norm: float) -> None:
         """Compute what makes the next change quick, as long as nothing else is asked for."""
-        if study.columns <= QUICK_COLUMNS and self._new(setting, "curve", 0.0, None):
-            self._hand_over(Learned(setting, study.patterns, curve=study.curve(CURVE)))
+        quick = study.columns <= QUICK_COLUMNS
+        if quick and self._new(setting, "curve", 0.0, None):
+            self._curve = study.curve(CURVE)
+            self._hand_over(Learned(setting, study.patterns, curve=self._curve))
         for t in RAYS:
             self._skip(study, setting, t)
+        if quick:
+            self._sharpen(study, setting, norm)
         for t in RAYS:
             self._skip_chain(study, setting, t)
+
+    def _sharpen(self, study: Studied, setting: Setting, norm: float) -> None:
+        """Put more points on the curve where a peak of κ may be hidden between two."""
+        from specinspect.spectra.curve import doubtful_places, joined
+
+        while self._curve is not None and len(self._curve.beta) < CURVE_MOST:
+            places = doubtful_places(self._curve, norm, CURVE_STEP, CURVE_GAP)
+            if not places or not self._new(setting, "curve", float(len(self._curve.beta)), None):
+                return
+            more = study.curve(places)
+            if more is None:
+                return
+            self._curve = joined(self._curve, more)
+            self._hand_over(Learned(setting, study.patterns, curve=self._curve))
 
     def _skip(self, study: Studied, setting: Setting, t: float) -> None:
         if self._new(setting, "skip", t, None):

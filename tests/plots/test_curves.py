@@ -119,6 +119,22 @@ def test_unresolved_places_are_gaps_and_say_so() -> None:
             assert column not in marked
 
 
+def test_a_peak_narrower_than_a_dot_is_drawn() -> None:
+    beta = [i / 16 for i in range(33)]
+    at = 0.53
+    places = sorted([*beta, at - 1e-4, at, at + 1e-4])
+    values = tuple(1e4 if b == at else 3.0 for b in places)
+    picture = kappa_curve(places, [Curve("κ", "skip", values)], 60, 12)
+    left = left_of(picture)
+    columns = 60 - left - 1
+    peak = left + math.floor(at / 2 * columns)
+    drawn = dots(picture, "skip", left)
+    assert max(level(picture, row) for row in drawn[peak]) > 3.5
+    for column, rows in drawn.items():
+        if abs(column - peak) > 1:
+            assert max(level(picture, row) for row in rows) < 1.5
+
+
 def test_a_diverging_bound_leaves_the_picture_without_squashing_the_curve() -> None:
     beta = [i / 32 for i in range(33)]
     guarantee = tuple((1 + b) / (1 - b) ** 9 if b < 1 else None for b in beta)

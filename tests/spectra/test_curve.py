@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from specinspect.maps import ConvolutionMap, DenseMap, LinearMap, LowRankMap
-from specinspect.spectra.curve import BETAS, SMALL, skip_curve
+from specinspect.spectra.curve import BETAS, SMALL, doubtful_places, joined, skip_curve
 from specinspect.spectra.extremes import Extremes, nothing_outside, skip_extremes
 from specinspect.spectra.family import Family, RectangularIdentity
 from specinspect.spectra.model import SkipCurve
@@ -275,3 +275,43 @@ def test_strided_convolutions(small: int, out: int, inn: int, monkeypatch: pytes
     assert_extremes(np.array(found.sigma_max), np.array(found.sigma_min), truths)
     if out <= inn:
         assert (found.sigma_max[0], found.sigma_min[0]) == (1.0, 1.0)
+
+
+def _sharpened(w: Array) -> tuple[SkipCurve, SkipCurve]:
+    """Return κ of I + βW on the grid of β, and with up to 64 more points where a peak may be hidden."""
+    linear = DenseMap(torch.from_numpy(w), "f64")
+    coarse = skip_curve(linear, "identity", 1.0, BETAS, Plan("cpu"))
+    assert coarse is not None
+    norm, curve = float(np.linalg.norm(w, 2)), coarse
+    while len(curve.beta) < 97 and (places := doubtful_places(curve, norm, 8, 2 / 1024)):
+        more = skip_curve(linear, "identity", 1.0, places, Plan("cpu"))
+        assert more is not None
+        curve = joined(curve, more)
+    return coarse, curve
+
+
+@pytest.mark.parametrize("pole", [0.53, 1.22, 1.97])
+def test_a_peak_between_two_points_is_found(pole: float) -> None:
+    q = orthonormal(12, 12, np.random.default_rng(1))
+    values = np.append(np.linspace(0.2, 1.0, 11), -1 / pole)
+    w = q @ np.diag(values) @ q.T  # I + βW is singular at β = pole, and well conditioned elsewhere
+    coarse, fine = _sharpened(w)
+    known = [kappa for kappa in coarse.condition_number if kappa is not None]
+    assert max(known) < 250
+    lowest = int(np.argmin(fine.sigma_min))
+    assert fine.beta[lowest] == pytest.approx(pole, abs=2 / 1024)
+    assert fine.sigma_min[lowest] < 0.1 * min(coarse.sigma_min)
+    assert set(coarse.beta) < set(fine.beta)
+    assert list(fine.beta) == sorted(set(fine.beta))
+    for beta, top, low in zip(fine.beta, fine.sigma_max, fine.sigma_min, strict=True):
+        truth = np.linalg.svd(np.eye(12) + beta * w, compute_uv=False)
+        assert (top, low) == pytest.approx((truth[0], truth[-1]), rel=1e-6, abs=1e-9)
+
+
+def test_no_point_is_added_where_no_peak_can_be() -> None:
+    w = with_spectrum(
+        np.linspace(0.1, 0.3, 10), 10, 10, seed=2
+    )  # ‖W‖ = 0.3: σmin is at least 0.4 up to β = 2
+    coarse, fine = _sharpened(w)
+    assert fine == coarse
+    assert doubtful_places(coarse, 0.0, 8, 0.001) == ()

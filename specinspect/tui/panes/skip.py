@@ -189,7 +189,8 @@ class SkipPane(Pane, can_focus=True):
         if pair.curve is None:
             return []
         name = BESIDE if pair.label == BLOCK else words.MAPS[pair.skip]
-        curves = [Curve(f"κ({name})", "skip", pair.curve.condition_number)]
+        count = f"{len(pair.curve.beta)} points"
+        curves = [Curve(f"κ({name})", "skip", pair.curve.condition_number, legend=count)]
         if pair.skip == "skip" and pair.label != BLOCK:
             curves += [
                 Curve(f"guaranteed ({each.label})", "bound", each.kappa)
