@@ -46,8 +46,13 @@ _FRONT_ENDS = frozenset({"cli", "tui", "plots", "gate", "comparison", "testing"}
 
 def deciding(settings: Settings, *, convolution: bool) -> tuple[tuple[str, object], ...]:
     """Return the settings that decide the numbers of a result, convolutions in it or none."""
+    return tuple((name, getattr(settings, name)) for name in _names(convolution))
+
+
+@cache
+def _names(convolution: bool) -> tuple[str, ...]:
     without = _WITHOUT_EFFECT if convolution else _WITHOUT_EFFECT | _CONVOLUTIONS
-    return tuple((f.name, getattr(settings, f.name)) for f in fields(settings) if f.name not in without)
+    return tuple(item.name for item in fields(Settings) if item.name not in without)
 
 
 def digest(value: object) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Generic, TypeVar
@@ -63,12 +63,16 @@ class ResultCache:
     store: Store
     digests: Digests = field(default_factory=Digests)
 
+    def knows(self, request: Request[Any]) -> bool:
+        """Say whether the same was asked before of tensors of these names and shapes, of any bytes."""
+        return request.head is not None and self.store.asked_before(request.head)
+
     def recall(self, request: Request[T]) -> T | None:
         """Return what was computed before for exactly this request.
 
         The tensors' bytes are only read where the same was asked before of tensors of these names and shapes.
         """
-        if request.head is None or not self.store.asked_before(request.head):
+        if not self.knows(request):
             return None
         name = self.name(request)
         body = None if name is None else self.store.load(name)
@@ -90,22 +94,29 @@ class ResultCache:
         return Name(request.head, digest(content))
 
     def keep(self, request: Request[T], name: Name | None, result: T) -> None:
-        """Store a result, unless the tensors changed while it was computed.
+        """Store a result, unless the tensors changed while it was computed; see `keep_all`."""
+        self.keep_all([(request, name, result)])
+
+    def keep_all(self, answers: Iterable[tuple[Request[T], Name | None, T]]) -> None:
+        """Store results that were computed together, unless their tensors changed meanwhile.
 
         Args:
-            request: what was asked.
-            name: what `name(request)` said before the computation.
-            result: the answer.
+            answers: what was asked, what `name(request)` said before the computation, and the answer.
         """
-        if name is None or name != self.name(request):
-            return
+        entries = []
+        for request, name, result in answers:
+            if name is None or name != self.name(request):
+                continue
+            try:
+                if any(getattr(result, key) != value for key, value in request.given.items()):
+                    raise TypeError("it says something else of its subject than was asked")
+                body = json.dumps(request.codec.encode(result), separators=(",", ":")).encode("ascii")
+            except TypeError as error:
+                _say_once(f"a result is not kept in the cache: {error}")
+                continue
+            entries.append((name, body))
         try:
-            if any(getattr(result, key) != value for key, value in request.given.items()):
-                raise TypeError("it says something else of its subject than was asked")
-            body = json.dumps(request.codec.encode(result), separators=(",", ":")).encode("ascii")
-            self.store.save(name, body)
-        except TypeError as error:
-            _say_once(f"a result is not kept in the cache: {error}")
+            self.store.save_all(entries)
         except OSError as error:
             _say_once(f"{quote(self.store.root)}: results are not kept: {error.strerror or error}")
 

@@ -5,6 +5,9 @@
 
 HEAD says what was asked, CONTENT of which bytes (see `keys`), so that a question nobody asked before is known
 without reading a byte of the tensors it is about.
+
+Entries that are saved together share one file, which has a name (a hard link) for each of them: making a file
+costs ten times as much as giving it a name. A file is its MAGIC, a line for each entry, and their bodies.
 """
 
 from __future__ import annotations
@@ -17,14 +20,22 @@ import stat
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
-MAGIC = b"specinspect result 1\n"
+MAGIC = b"specinspect result 2\n"
 """Start of every entry; another number for another format."""
 _TAG = "Signature: 8a477f597d28d172789f06886806bc55\n# A cache of specinspect: may be deleted at any time.\n"
 _NAME = re.compile(r"[0-9a-f]{32}-[0-9a-f]{32}")
+_LINE = re.compile(rb"[0-9a-f]{32}-[0-9a-f]{32} ([0-9]{12}) ([0-9]{12}) ([0-9a-f]{64})\n")
+"""Name, offset in the file, length, and the digest of name and body."""
+_LINE_LENGTH = 65 + 1 + 12 + 1 + 12 + 1 + 64 + 1
+TOGETHER = 64
+"""Entries that share a file at most."""
+_HEAD = 1 << 14
+"""Bytes that hold the lines of so many entries."""
 _PART = ".part-"
 _ABANDONED = 3600.0
 """Seconds after which a file that was never finished is taken for that of a killed process."""
@@ -85,7 +96,7 @@ class Store:
 
     def load(self, name: Name) -> bytes | None:
         """Return an entry, None if there is none or not exactly what was saved."""
-        path = os.path.join(self._folder(name.head), str(name))  # noqa: PTH118
+        path = self._path(name)
         try:
             if os.path.islink(self._results) or os.path.islink(self._folder(name.head)):  # noqa: PTH114
                 return None
@@ -93,12 +104,11 @@ class Store:
                 about = os.fstat(file.fileno())
                 if not stat.S_ISREG(about.st_mode) or about.st_size > self.limit:
                     return None
-                data = file.read()
+                body = _opened(file, about.st_size, name)
             with contextlib.suppress(OSError):  # a read-only cache is still of use
                 os.utime(path)  # used just now
         except OSError:
             return None
-        body = _opened(data, name)
         if body is None:
             with contextlib.suppress(OSError):
                 Path(path).unlink()
@@ -110,27 +120,68 @@ class Store:
         Raises:
             OSError: it cannot be written.
         """
-        data = _sealed(body, name)
-        if len(data) > self.limit // 8:
+        self.save_all([(name, body)])
+
+    def save_all(self, entries: Sequence[tuple[Name, bytes]]) -> None:
+        """Keep entries, each whole or not at all.
+
+        Raises:
+            OSError: they cannot be written.
+        """
+        together: list[tuple[Name, bytes]] = []
+        held = 0
+        for name, body in entries:
+            if len(body) + len(MAGIC) + _LINE_LENGTH > self.limit // 8:
+                continue
+            if len(together) == TOGETHER or held + len(body) + _HEAD > self.limit // 8:
+                self._save_file(together)
+                together, held = [], 0
+            together.append((name, body))
+            held += len(body)
+        self._save_file(together)
+
+    def _save_file(self, entries: Sequence[tuple[Name, bytes]]) -> None:
+        """Write one file and give it the names of its entries."""
+        if not entries:
             return
-        folder = self._folder(name.head)
+        data, folder = _sealed(entries), self._folder(entries[0][0].head)
         with contextlib.suppress(FileNotFoundError):  # cleared by another process at this very moment
             self._make(folder)
             handle, part = tempfile.mkstemp(dir=folder, prefix=_PART)
             try:
                 with os.fdopen(handle, "wb") as file:
                     file.write(data)
-                os.replace(part, os.path.join(folder, str(name)))  # noqa: PTH105, PTH118
+                linked = self._link(part, [name for name, _ in entries[1:]])
+                os.replace(part, self._path(entries[0][0]))  # noqa: PTH105
             except BaseException:
                 with contextlib.suppress(OSError):
                     Path(part).unlink()
                 raise
             self._bound(_occupied(len(data)))
+            for entry in entries[1 + linked :]:  # a file system without hard links
+                self._save_file([entry])
+
+    def _link(self, part: str, names: Sequence[Name]) -> int:
+        """Give a file further names; return how many of them, from the first on, could be given."""
+        for number, name in enumerate(names):
+            self._make(self._folder(name.head))
+            path = self._path(name)
+            try:
+                try:
+                    os.link(part, path, follow_symlinks=False)
+                except FileExistsError:
+                    Path(path).unlink()
+                    os.link(part, path, follow_symlinks=False)
+            except FileNotFoundError:
+                raise
+            except (OSError, NotImplementedError):
+                return number
+        return len(names)
 
     def contents(self) -> Contents:
         """Count the entries and their bytes."""
-        sizes = [_occupied(about.st_size) for path, about in self._files() if not _is_part(path)]
-        return Contents(len(sizes), sum(sizes))
+        found = [(path, about) for path, about in self._files() if not _is_part(path)]
+        return Contents(len(found), _bytes(about for _, about in found))
 
     def clear(self) -> Contents:
         """Remove every entry, and nothing that is not one. Returns what was removed.
@@ -138,12 +189,11 @@ class Store:
         Raises:
             OSError: an entry cannot be removed.
         """
-        count = size = 0
-        for path, about in self._files():
+        found = list(self._files())
+        for path, _ in found:
             Path(path).unlink(missing_ok=True)
-            if not _is_part(path):
-                count, size = count + 1, size + _occupied(about.st_size)
-        return Contents(count, size)
+        entries = [about for path, about in found if not _is_part(path)]
+        return Contents(len(entries), _bytes(entries))
 
     def check(self) -> None:
         """Refuse a directory to which others may write: what they put there would be believed.
@@ -163,15 +213,19 @@ class Store:
     def _folder(self, head: str) -> str:
         return os.path.join(self._results, head[:2])  # noqa: PTH118
 
+    def _path(self, name: Name) -> str:
+        return os.path.join(self._folder(name.head), str(name))  # noqa: PTH118
+
     def _make(self, folder: str) -> None:
-        if os.path.isdir(folder) and not os.path.islink(folder) and not os.path.islink(self._results):  # noqa: PTH112, PTH114
-            return
-        Path(self.root).mkdir(mode=0o700, parents=True, exist_ok=True)
-        with contextlib.suppress(FileExistsError), open(Path(self.root, "CACHEDIR.TAG"), "x") as file:  # noqa: PTH123
-            file.write(_TAG)
         for path in (self._results, folder):
             if os.path.islink(path):  # noqa: PTH114
                 raise OSError(None, "a link lies in it")
+            if os.path.isdir(path):  # noqa: PTH112
+                continue
+            if path == self._results:
+                Path(self.root).mkdir(mode=0o700, parents=True, exist_ok=True)
+                with contextlib.suppress(FileExistsError), open(Path(self.root, "CACHEDIR.TAG"), "x") as file:  # noqa: PTH123
+                    file.write(_TAG)
             Path(path).mkdir(mode=0o700, exist_ok=True)
 
     def _bound(self, written: int) -> None:
@@ -181,22 +235,26 @@ class Store:
                 self._unseen += written
                 return
             self._unseen = 0
-            entries = []
+            files: dict[tuple[int, int], list[str]] = {}
+            sizes: dict[tuple[int, int], tuple[int, int]] = {}
+            """When it was last used, and how much it takes."""
             for path, about in self._files():
                 if not _is_part(path):
-                    entries.append((about.st_mtime_ns, path, _occupied(about.st_size)))
+                    files.setdefault((about.st_dev, about.st_ino), []).append(path)
+                    sizes[about.st_dev, about.st_ino] = (about.st_mtime_ns, _occupied(about.st_size))
                 elif time.time() - about.st_mtime > _ABANDONED:
                     with contextlib.suppress(OSError):
                         Path(path).unlink()
-            total = sum(size for _, _, size in entries)
+            total = sum(size for _, size in sizes.values())
             if total <= self.limit:
                 return
-            for _, path, size in sorted(entries):
+            for key in sorted(sizes, key=lambda key: (sizes[key][0], files[key])):
                 if total <= _LEAST * self.limit:
                     break
-                with contextlib.suppress(OSError):  # another process was faster
-                    Path(path).unlink()
-                total -= size
+                for path in files[key]:
+                    with contextlib.suppress(OSError):  # another process was faster
+                        Path(path).unlink()
+                total -= sizes[key][1]
 
     def _files(self) -> Iterator[tuple[str, os.stat_result]]:
         """Yield our own files, finished or not; links are neither followed nor named."""
@@ -223,15 +281,35 @@ def _is_part(path: str) -> bool:
     return os.path.basename(path).startswith(_PART)  # noqa: PTH119
 
 
-def _sealed(body: bytes, name: Name) -> bytes:
-    return MAGIC + _digest(body, name) + b"\n" + body
+def _bytes(files: Iterable[os.stat_result]) -> int:
+    """Return what files take of the disk, each once however many names it has."""
+    return sum({(about.st_dev, about.st_ino): _occupied(about.st_size) for about in files}.values())
 
 
-def _opened(data: bytes, name: Name) -> bytes | None:
+def _sealed(entries: Sequence[tuple[Name, bytes]]) -> bytes:
+    """Return the file of some entries."""
+    lines, at = [MAGIC], len(MAGIC) + _LINE_LENGTH * len(entries)
+    for name, body in entries:
+        lines.append(b"%s %012d %012d %s\n" % (str(name).encode(), at, len(body), _digest(body, name)))
+        at += len(body)
+    return b"".join([*lines, *(body for _, body in entries)])
+
+
+def _opened(file: IO[bytes], size: int, name: Name) -> bytes | None:
     """Return what was sealed under this name, None if it is anything else."""
-    start = len(MAGIC) + 65
-    body = data[start:]
-    return body if data[:start] == MAGIC + _digest(body, name) + b"\n" else None
+    head = file.read(_HEAD)
+    start = head.find(b"\n" + str(name).encode()) + 1
+    line = _LINE.match(head, start) if start and head.startswith(MAGIC) else None
+    if line is None:
+        return None
+    at, length = int(line[1]), int(line[2])
+    if at + length > size:
+        return None
+    body = head[at : at + length]
+    if len(body) < length:
+        file.seek(at)
+        body = file.read(length)
+    return body if line[3] == _digest(body, name) else None
 
 
 def _digest(body: bytes, name: Name) -> bytes:

@@ -49,10 +49,10 @@ def run_job(job: Job) -> tuple[LayerResult, ...]:
     if missing:
         names = [cache.name(requests[i]) for i in missing]
         computed, lasting = _run_layers(replace(job, layers=tuple(job.layers[i] for i in missing)))
-        for i, name, result in zip(missing, names, computed, strict=True):
+        for i, result in zip(missing, computed, strict=True):
             results[i] = result
-            if lasting:
-                cache.keep(requests[i], name, result)
+        if lasting:
+            cache.keep_all(zip([requests[i] for i in missing], names, computed, strict=True))
     return tuple(result for result in results if result is not None)
 
 

@@ -37,9 +37,13 @@ def _recalled(inspection: Inspection, requests: Iterable[Request[T]]) -> Iterato
     cache = inspection.cache
     if cache is None:
         return
+    known = [(number, request) for number, request in enumerate(requests) if cache.knows(request)]
+    if not known:
+        return
     pool = ThreadPoolExecutor(inspection.settings.jobs or default_jobs(), "specinspect-cache")
     try:
-        for number, result in enumerate(pool.map(cache.recall, requests)):
+        recalled = pool.map(cache.recall, (request for _, request in known))
+        for (number, _), result in zip(known, recalled, strict=True):
             if result is not None:
                 yield number, result
     finally:
@@ -48,9 +52,8 @@ def _recalled(inspection: Inspection, requests: Iterable[Request[T]]) -> Iterato
 
 def recalled_layers(inspection: Inspection, plan: Plan) -> Iterator[tuple[int, LayerResult]]:
     """Yield (index in checkpoint order, result) of the layers that are in the cache."""
-    layers = inspection.discovery.layers
-    requests = (request_of_layer(layers_job(inspection, [layer], plan), layer) for layer in layers)
-    yield from _recalled(inspection, requests)
+    everything = layers_job(inspection, inspection.discovery.layers, plan)
+    yield from _recalled(inspection, (request_of_layer(everything, layer) for layer in everything.layers))
 
 
 def recalled_blocks(inspection: Inspection, plan: Plan) -> Iterator[tuple[int, BlockResult]]:

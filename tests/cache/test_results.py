@@ -326,7 +326,7 @@ def test_a_damaged_or_forged_entry_is_computed_anew(
 ) -> None:
     expected = without_times(inspect(checkpoint))
     for damage in (
-        lambda path: path.write_bytes(path.read_bytes()[:-1]),
+        lambda path: path.write_bytes(path.read_bytes()[:200]),
         lambda path: path.write_bytes(b""),
         lambda path: reseal(path, b"null"),
         lambda path: reseal(path, b"[" * 100_000),
@@ -347,13 +347,14 @@ def test_a_damaged_or_forged_entry_is_computed_anew(
 
 
 def unsealed(path: Path) -> bytes:
-    return path.read_bytes().split(b"\n", 2)[2]
+    body = Store(str(path.parents[2]), 1 << 30).load(Name(*path.name.split("-")))
+    assert body is not None
+    return body
 
 
 def reseal(path: Path, body: bytes) -> None:
     """Put other contents into an entry, with a checksum that is right."""
-    head, content = path.name.split("-")
-    Store(str(path.parents[2]), 1 << 30).save(Name(head, content), body)
+    Store(str(path.parents[2]), 1 << 30).save(Name(*path.name.split("-")), body)
 
 
 def test_what_was_computed_from_changing_bytes_is_not_kept(

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from specinspect.cache.store import MAGIC, Name, Store
+from specinspect.cache.store import MAGIC, Contents, Name, Store
 
 BODY = b'{"any": "bytes"}' * 3
 NAME = Name("ab" * 16, "01" * 16)
@@ -66,8 +66,88 @@ def test_an_entry_under_another_name_or_of_another_format_is_not_believed(store:
     path(store).rename(path(store, name(7)))
     assert store.load(name(7)) is None
     store.save(NAME, BODY)
-    path(store).write_bytes(path(store).read_bytes().replace(MAGIC, MAGIC.replace(b"1", b"0")))
+    path(store).write_bytes(path(store).read_bytes().replace(MAGIC, MAGIC.replace(b"2", b"1")))
     assert store.load(NAME) is None
+
+
+def many(count: int) -> list[tuple[Name, bytes]]:
+    return [(name(number, f"{number:02x}"), b"%d " % number * 300) for number in range(count)]
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_entries_that_are_saved_together_are_entries_of_their_own(
+    links: bool, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(*_: object, **__: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    if not links:
+        monkeypatch.setattr(os, "link", none)
+    everything = many(150)
+    store.save_all(everything)
+    for entry, body in everything:
+        assert store.load(entry) == body
+        assert store.asked_before(entry.head)
+    assert store.load(name(3, "04")) is None
+    held = store.contents()
+    assert held.entries == 150
+    assert (held.bytes < 150 * 4096 / 2) == links
+    assert not list(Path(store.root).rglob(".part-*"))
+    store.save_all([(everything[1][0], b"new"), (name(151), b"newer")])  # in place of the old, others stay
+    assert [store.load(everything[i][0]) for i in (0, 1, 2)] == [everything[0][1], b"new", everything[2][1]]
+    assert store.clear().entries == 151
+    assert store.contents() == Contents(0, 0)
+
+
+def test_damage_to_one_entry_of_a_file_is_no_damage_to_the_others(store: Store) -> None:
+    everything = many(20)
+    store.save_all(everything)
+    file = path(store, everything[0][0])
+    data = bytearray(file.read_bytes())
+    data[data.index(everything[7][1]) + 5] ^= 1
+    file.write_bytes(data)
+    assert [store.load(entry) == body for entry, body in everything] == [i != 7 for i in range(20)]
+    assert not path(store, everything[7][0]).exists()
+    file.write_bytes(data[:-1])
+    assert [i for i, (entry, _) in enumerate(everything) if store.load(entry) is None] == [7, 19]
+
+
+def test_what_was_used_last_stays_with_the_file_it_is_in(tmp_path: Path) -> None:
+    store = Store(str(tmp_path / "cache"), 200_000)
+    for round_ in range(40):
+        entries = [(name(10 * round_ + i, f"{i:02x}"), bytes(1000)) for i in range(8)]
+        store.save_all(entries)
+        os.utime(path(store, entries[0][0]), ns=(round_, round_))
+        if round_:
+            assert store.load(name(3, "03")) is not None  # used all the time
+        assert store.contents().bytes <= 200_000 * 9 / 8
+    assert store.load(entries[7][0]) is not None
+    assert store.load(name(11, "01")) is None
+
+
+def test_a_process_killed_while_it_gives_names_leaves_whole_entries(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = os.link
+
+    def killed(source: str, target: str, **options: bool) -> None:
+        if list(Path(store.root).rglob("03*-*")):
+            raise KeyboardInterrupt
+        link(source, target, **options)
+
+    monkeypatch.setattr(os, "link", killed)
+    monkeypatch.setattr(Path, "unlink", lambda *_, **__: None)  # who is killed does not clean up
+    everything = many(10)
+    with pytest.raises(KeyboardInterrupt):
+        store.save_all(everything)
+    monkeypatch.undo()
+    kept = [store.load(entry) for entry, _ in everything]
+    assert kept == [None, *(body for _, body in everything[1:4]), *[None] * 6]
+    (part,) = Path(store.root).rglob(".part-*")
+    os.utime(part, (time.time() - 7200, time.time() - 7200))
+    Store(store.root, store.limit).save(name(2), BODY)
+    assert not part.exists()
+    assert store.load(everything[2][0]) == everything[2][1]
 
 
 def test_the_size_is_bounded_and_what_was_used_last_stays(tmp_path: Path) -> None:
