@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from specinspect.bounds import activation, convolution, data, entries, gaussian, skip
+from specinspect.bounds import activation, convolution, data, entries, gaussian, projection, skip
 from specinspect.bounds.model import BoundCheck
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ def check_layer(
     if quantities is not None:
         with np.errstate(over="ignore", invalid="ignore"):  # a bound beyond float64 says nothing
             found += skip.checks(quantities)
+            found += projection.layer_checks(quantities)
             found += activation.checks(quantities)
             found += entries.checks(quantities)
             found += data.checks(inputs)

@@ -18,24 +18,13 @@ from specinspect.spectra.compute import kernel_floor
 from specinspect.spectra.entries import entries
 from specinspect.spectra.family import Family, RectangularIdentity
 from specinspect.spectra.lean import LeanFamily
-from specinspect.spectra.model import PatternStatistics, Range, Spectrum, Tau
+from specinspect.spectra.medians import over_patterns
+from specinspect.spectra.model import Spectrum, Tau
 from specinspect.spectra.plan import Plan
-from specinspect.spectra.quantities import LayerQuantities, PatternQuantities
+from specinspect.spectra.quantities import LayerQuantities, PatternQuantities, ProjectionQuantities
 from specinspect.spectra.rounding import exact_dtype, scan
-from specinspect.spectra.solve import Solution, hardest, row_blocks
+from specinspect.spectra.solve import Solution, extreme_values, hardest, row_blocks
 from specinspect.spectra.summary import harmless_scale, summarise
-
-SCALARS = (
-    "sigma_max",
-    "sigma_min",
-    "condition_number",
-    "pseudo_condition_number",
-    "numerical_rank",
-    "stable_rank",
-    "effective_rank",
-    "frobenius_norm",
-)
-"""What is given as minimum, median and maximum over the patterns."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -233,6 +222,8 @@ class _Collection:
         """(batch, k) each, descending."""
         self.pattern_tau: list[NDArray[np.float64]] = []
         """(batch, 2) each, of the pattern `middle`."""
+        self.beside: list[tuple[float, float]] = []
+        """Extreme singular values of a projection, batch by batch."""
         self.middle = _middle(question.diagonals)
 
     def add(self, batch: LayerBatch) -> None:
@@ -246,6 +237,8 @@ class _Collection:
         if batch.square and q.projection is not None:  # τ is of M + Mᴴ, whatever A is
             tau = torch.linalg.eigvalsh(batch.matrices + batch.matrices.mH).flip(-1).cpu()
             self.tau.append((tau / batch.scale).numpy())
+        if self.gathering and q.shortcut in PROJECTIONS and batch.shortcut is not None:
+            self.beside.append(extreme_values(batch.shortcut, min(batch.shortcut.shape[-2:])))
         if self.gathering:
             self.weight.add(family.weight, batch.scale, batch.multiplicity, batch.rank)
         device = batch.matrices.device
@@ -315,7 +308,7 @@ class _Collection:
             shape = linear.kernel.shape[1], linear.aliases * linear.kernel.shape[2]
             values = self.weight.blocks(min(shape))
             multiplicity = np.concatenate(self.weight.multiplicity)
-        # No theory here speaks of a projection: as if there were no skip map.
+        # Most of theory speaks of isometries: for it a projection is as no skip map.
         k, with_skip = min(shape), q.shortcut != "none" and q.projection is None
         diagonals = [] if q.diagonals is None else list(q.diagonals.values.cpu().numpy())
         return LayerQuantities(
@@ -340,6 +333,13 @@ class _Collection:
                 for p, diagonal in enumerate(diagonals)
             ),
             activation="",
+            projection=None
+            if not self.beside
+            else ProjectionQuantities(
+                (min(low for low, _ in self.beside), max(high for _, high in self.beside)),
+                self.skip.blocks(k),
+                tuple(found.blocks(k) for found in self.skip_chain),
+            ),
         )
 
     def answer(self, weight: Spectrum, plan: Plan, keep_values: bool) -> Answer:
@@ -418,40 +418,6 @@ def _scalar_chain(family: Family, diagonal: torch.Tensor) -> Solution:
     factor = diagonal[:, 0].abs().cpu()
     weight = family.weight
     return Solution(weight.values * factor[:, None], weight.floor * factor, weight.method)
-
-
-def over_patterns(spectra: Sequence[Spectrum], active: Sequence[float]) -> Spectrum:
-    """Return lower medians over sampled patterns, with minimum and maximum beside them.
-
-    The histogram, status and singular values are those of the pattern whose κ (whose pseudo κ, where κ is
-    infinite or unresolved) is the median.
-    """
-
-    def key(spectrum: Spectrum) -> tuple[float, float]:
-        return _or_infinity(spectrum.condition_number), _or_infinity(spectrum.pseudo_condition_number)
-
-    middle = sorted(spectra, key=key)[(len(spectra) - 1) // 2]
-    ranges = {name: _range([getattr(s, name) for s in spectra]) for name in SCALARS}
-    statistics = PatternStatistics(len(spectra), _range(list(active)), ranges)
-    medians = {name: found.median for name, found in ranges.items() if name != "numerical_rank"}
-    rank = ranges["numerical_rank"].median
-    return replace(
-        middle,
-        patterns=statistics,
-        numerical_rank=None if rank is None else int(rank),
-        **medians,  # type: ignore[arg-type]
-    )
-
-
-def _or_infinity(value: float | None) -> float:
-    return float("inf") if value is None else value
-
-
-def _range(values: Sequence[float | None]) -> Range:
-    ordered = sorted(_or_infinity(v) for v in values)
-    found = (ordered[0], ordered[(len(ordered) - 1) // 2], ordered[-1])
-    low, median, high = (None if v == float("inf") else v for v in found)
-    return Range(low, median, high)
 
 
 def kernel_matrix(linear: LinearMap) -> torch.Tensor | None:

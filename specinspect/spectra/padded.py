@@ -23,8 +23,8 @@ from specinspect.maps.operator import (
 )
 from specinspect.maps.patterns import Diagonals
 from specinspect.maps.written import written_out
-from specinspect.spectra.activated import over_patterns
 from specinspect.spectra.iterative import extremes
+from specinspect.spectra.medians import over_patterns
 from specinspect.spectra.model import Spectrum, Status, Tau
 from specinspect.spectra.plan import Plan
 from specinspect.spectra.rounding import scan, storage_floor

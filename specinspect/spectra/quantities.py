@@ -48,6 +48,18 @@ class Entries:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class ProjectionQuantities:
+    """The skip maps of a layer beside a shortcut A that is a layer of the checkpoint."""
+
+    extremes: tuple[float, float]
+    """Smallest and largest of the min(m, n) singular values of A, over all blocks."""
+    skip: NDArray[np.float64]
+    """(blocks, k) of ρA + βM."""
+    skip_chain: tuple[NDArray[np.float64], ...]
+    """(blocks, k) of ρA + β·D·W, one per pattern."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class LayerQuantities:
     """Everything that the bounds of one layer rest on. M stands for W."""
 
@@ -64,7 +76,7 @@ class LayerQuantities:
     multiplicity: NDArray[np.int64]
     """(blocks,): how often each block counts."""
     skip: NDArray[np.float64] | None
-    """(blocks, k) of ρA + βM; None where there is no skip map."""
+    """(blocks, k) of ρA + βM; None where there is no skip map, and beside a projection."""
     tau: NDArray[np.float64] | None
     """(blocks, k) eigenvalues, descending, of AᴴM + MᴴA (m >= n) or AMᴴ + MAᴴ (m < n); for A = I those of
     M + Mᴴ (MATH §0, R1''). None where A is no isometry."""
@@ -75,6 +87,8 @@ class LayerQuantities:
     """Empty where D is the identity."""
     activation: str
     """Canonical name of the activation that D is of."""
+    projection: ProjectionQuantities | None = None
+    """What the results on any shortcut rest on; those on isometries see no skip map beside it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

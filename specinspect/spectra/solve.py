@@ -218,3 +218,18 @@ def _combine(factors: list[torch.Tensor], coarse: torch.Tensor) -> torch.Tensor 
 def hardest(methods: Iterable[str]) -> str:
     """Return the method of the worst-conditioned among several matrices."""
     return max(methods, key=(GRAM, INVERSE, SVD).index, default=GRAM)
+
+
+def extreme_values(matrices: torch.Tensor, rank: int) -> tuple[float, float]:
+    """Return what all min(m, n) singular values of some matrices are at least and at most.
+
+    Args:
+        matrices: (batch, m, n).
+        rank: each has at most this.
+    """
+    wide = matrices.shape[-2] < matrices.shape[-1]
+    gram = matrices @ matrices.mH if wide else matrices.mH @ matrices
+    squares = torch.linalg.eigvalsh(gram)
+    high = float(squares[:, -1].max())
+    low = float(squares[:, 0].min()) - gram.shape[-1] * EPS * high  # rounding must not raise it
+    return sqrt(low) if rank >= gram.shape[-1] and low > 0 else 0.0, sqrt(max(high, 0.0))

@@ -16,13 +16,13 @@ from specinspect.spectra.activated import (
     Question,
     dense_batches,
     fourier_batches,
-    over_patterns,
     shortcut_floor,
     without_dead_outputs,
 )
 from specinspect.spectra.curve import skip_curve
 from specinspect.spectra.family import Family, RectangularIdentity
 from specinspect.spectra.lean import LeanFamily
+from specinspect.spectra.medians import over_patterns
 from specinspect.spectra.model import SkipCurve, Spectrum
 from specinspect.spectra.plan import Plan
 from specinspect.spectra.solve import Solution, hardest

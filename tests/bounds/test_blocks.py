@@ -145,8 +145,10 @@ def test_a_projection_is_bounded_by_its_own_extremes() -> None:
     assert found["r3.lower.simple"].bound == pytest.approx(2 - 1)
     assert found["r4.simple"].bound == pytest.approx(4)
     assert found["r3.lower.weyl"].verdict == "vacuous"
-    assert found["r4.best"].verdict == "not_applicable"
-    assert "from 2 to 3" in found["r4.best"].why
+    assert found["r3.lower.best"].bound == pytest.approx(2 - 1)
+    assert found["r4.best"].bound == pytest.approx(4)
+    assert found["r4.sharp"].verdict == "not_applicable"
+    assert "from 2 to 3" in found["r4.sharp"].why
     assert any("‖A‖ = 3" in a for a in found["r2"].assumptions)
 
 

@@ -113,7 +113,12 @@ def test_dense_layers_and_their_activated_map(inn: int, out: int) -> None:
     w, a = net.fc.weight.detach().numpy(), net.project.weight.detach().numpy()  # type: ignore[union-attr, operator]
     truth = np.linalg.svd(0.7 * a + 1.5 * w, compute_uv=False)
     assert values_of(layer.maps["skip"]) == pytest.approx(truth, rel=1e-6)
-    assert not [check for check in layer.bounds if check.of in {"skip", "skip_chain"}]
+    s, t = (np.linalg.svd(matrix, compute_uv=False) for matrix in (1.5 * w, 0.7 * a))
+    bounds = {check.id: check for check in layer.bounds if check.of == "skip"}
+    assert bounds["r3.upper.simple"].bound == pytest.approx(t[0] + s[0])
+    for id_, lower in (("r3.lower.simple", t[-1] - s[0]), ("r3.lower.weyl", s[-1] - t[0])):
+        assert bounds[id_].verdict == ("holds" if lower > 0 else "vacuous")
+    assert bounds["r4.sharp"].verdict == "not_applicable"
 
 
 @pytest.mark.parametrize(("out", "inn"), [(5, 5), (4, 7), (7, 4)])

@@ -209,7 +209,8 @@ RESULTS: tuple[Result, ...] = (
         title="a stack of residual layers",
         statement=(
             "M = Π(I+D_lW_l): κ(M) <= Πκ(I+D_lW_l), σ_n(M) >= Πσ_n(I+D_lW_l), and κ(M·D0) <= κ(M) for a "
-            "ReLU D0."
+            "ReLU D0. The same for any square factors ρA_l+βM_l, of layers or of blocks, whatever their "
+            "shortcuts A_l are: r3 and r4 say what each contributes, beside a projection from norms alone."
         ),
         assumptions=(
             "the layers follow each other, each with a skip of its own, as a model or a configuration says",

@@ -14,6 +14,19 @@ _P0_22 = "P0 (Riedi, Balestriero, Baraniuk), Theorem 22"
 _RECTANGULAR = (
     "Beside another isometry A, AᵀM+MᵀA (m >= n) or AMᵀ+MAᵀ stands for M+Mᵀ; the paper pads with zeros."
 )
+_ANY = "any shortcut A"
+_UPPER = (
+    "Beside a shortcut that is no isometry, a projection of the checkpoint's say (of a layer or a block), "
+    "|ρ|‖A‖ stands for |ρ|."
+)
+_LOWER = (
+    "Beside a shortcut that is no isometry, a projection of the checkpoint's say (of a layer or a block), "
+    "|ρ|σmin(A) stands for |ρ|."
+)
+_BOTH = (
+    "Beside a shortcut that is no isometry, a projection of the checkpoint's say (of a layer or a block), "
+    "|ρ|‖A‖ stands for |ρ| above, |ρ|σmin(A) below."
+)
 _SIGNS = "The paper has β = 1 and 0 <= ρ <= 1; any signs will do."
 
 RESULTS: tuple[Result, ...] = (
@@ -52,8 +65,8 @@ RESULTS: tuple[Result, ...] = (
     Result(
         "r2",
         "Weyl: a skip moves every singular value by at most ρ",
-        "max(0, |β|s_i - |ρ|) <= σ_i(N) <= |β|s_i + |ρ| for every i.",
-        ("the shortcut has norm at most 1",),
+        f"max(0, |β|s_i - |ρ|) <= σ_i(N) <= |β|s_i + |ρ| for every i. {_UPPER}",
+        (_ANY, "where it is not known, its norm is at most 1"),
         "",
         "deterministic",
         "P0 (Riedi, Balestriero, Baraniuk), Lemma 17 (71)",
@@ -72,8 +85,8 @@ RESULTS: tuple[Result, ...] = (
     Result(
         "r3.upper.simple",
         "largest singular value, from norms alone",
-        "σ_1(N) <= |ρ| + |β|s_1.",
-        (_ISOMETRY,),
+        f"σ_1(N) <= |ρ| + |β|s_1. {_UPPER}",
+        (_ANY,),
         "",
         "deterministic",
         f"{_P0_22} (76)",
@@ -111,8 +124,8 @@ RESULTS: tuple[Result, ...] = (
     Result(
         "r3.lower.simple",
         "smallest singular value, a dominant skip",
-        "σ_n(N) >= |ρ| - |β|s_1.",
-        (_ISOMETRY,),
+        f"σ_n(N) >= |ρ| - |β|s_1. {_LOWER}",
+        (_ANY,),
         "where |β|s_1 >= |ρ|",
         "deterministic",
         f"{_P0_22} (77)",
@@ -120,8 +133,8 @@ RESULTS: tuple[Result, ...] = (
     Result(
         "r3.lower.weyl",
         "smallest singular value, a dominant branch",
-        "σ_n(N) >= |β|s_n - |ρ|.",
-        (_ISOMETRY,),
+        f"σ_n(N) >= |β|s_n - |ρ|. {_UPPER}",
+        (_ANY,),
         "where |β|s_n <= |ρ|",
         "deterministic",
         "P0 (Riedi, Balestriero, Baraniuk), Lemma 17 (71)",
@@ -129,8 +142,9 @@ RESULTS: tuple[Result, ...] = (
     Result(
         "r3.lower.best",
         "smallest singular value, the best of all bounds",
-        "σ_n(N) >= the largest of r3.lower.sharp, drop, nr, simple and weyl.",
-        (_ISOMETRY,),
+        "σ_n(N) >= the largest of r3.lower.sharp, drop, nr, simple and weyl; beside a shortcut that is no "
+        "isometry, of simple and weyl.",
+        (_ANY,),
         "where all of them are",
         "deterministic",
         f"{_P0_22} (77), with (ours) of R3",
@@ -166,8 +180,8 @@ RESULTS: tuple[Result, ...] = (
     Result(
         "r4.simple",
         "κ beside a skip, from the norm alone",
-        "κ(N) <= (|ρ| + |β|s_1) / (|ρ| - |β|s_1).",
-        (_ISOMETRY,),
+        f"κ(N) <= (|ρ| + |β|s_1) / (|ρ| - |β|s_1). {_BOTH}",
+        (_ANY,),
         "where |β|s_1 >= |ρ|",
         "deterministic",
         _P0_22,
@@ -184,8 +198,9 @@ RESULTS: tuple[Result, ...] = (
     Result(
         "r4.best",
         "κ beside a skip, the best guarantee",
-        "κ(N) <= r3.upper.sharp / r3.lower.best, for a convolution with the extremes over all frequencies.",
-        (_ISOMETRY,),
+        "κ(N) <= r3.upper.sharp / r3.lower.best, for a convolution with the extremes over all frequencies; "
+        "beside a shortcut that is no isometry, r3.upper.simple / r3.lower.best.",
+        (_ANY,),
         "where no lower bound of σ_n is positive",
         "deterministic",
         f"{_P0_22}, with (ours) of R3",

@@ -16,7 +16,7 @@ from specinspect.maps.blocks import (
     Stage,
 )
 from specinspect.maps.build import Read
-from specinspect.spectra.activated import over_patterns
+from specinspect.spectra.medians import over_patterns
 from specinspect.spectra.model import BlockSpectra
 from specinspect.spectra.plan import Plan
 from specinspect.spectra.quantities import BlockQuantities

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from math import inf, sqrt
+from math import inf
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from specinspect.spectra.blocks.gather import Values
 from specinspect.spectra.blocks.question import BlockQuestion
 from specinspect.spectra.quantities import BlockPattern, BlockQuantities
-from specinspect.spectra.solve import EPS
+from specinspect.spectra.solve import extreme_values
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -55,7 +55,7 @@ class Gathered:
 
     def add_shortcut(self, matrices: Tensor, rank: int) -> None:
         """Take A, (frequencies, out, in), which has at most this rank."""
-        low, high = extremes(matrices, rank)
+        low, high = extreme_values(matrices, rank)
         seen = self.written_out
         self.low, self.high = min(low, self.low if seen else inf), max(high, self.high if seen else 0.0)
         self.written_out = True
@@ -132,18 +132,3 @@ def ends(h: Tensor, low: float, high: float) -> tuple[float, float]:
         found = torch.linalg.eigvalsh(h[beyond])
         low, high = min(low, float(found.min())), max(high, float(found.max()))
     return low, high
-
-
-def extremes(matrices: Tensor, rank: int) -> tuple[float, float]:
-    """Return what all min(m, n) singular values of some matrices are at least and at most.
-
-    Args:
-        matrices: (batch, m, n).
-        rank: each has at most this.
-    """
-    wide = matrices.shape[-2] < matrices.shape[-1]
-    gram = matrices @ matrices.mH if wide else matrices.mH @ matrices
-    squares = torch.linalg.eigvalsh(gram)
-    high = float(squares[:, -1].max())
-    low = float(squares[:, 0].min()) - gram.shape[-1] * EPS * high  # rounding must not raise it
-    return sqrt(low) if rank >= gram.shape[-1] and low > 0 else 0.0, sqrt(max(high, 0.0))
