@@ -17,11 +17,19 @@ from specinspect.tui.keys import KEYS
 if TYPE_CHECKING:
     from textual.app import ComposeResult
 
+PANE_KEYS = (
+    ("m", "the next map: Spectrum, Skip vs chain, Network, Compare"),
+    ("k", "the whole block of the layer: Skip vs chain, Bounds"),
+    ("v", "hide bounds that say nothing here, or show them: Bounds"),
+    ("x", "κ or σmax, where there is room for one picture: Network"),
+    ("Enter", "explain a bound, edit a fact, go to a layer of the network"),
+)
+"""Keys that only some panes have."""
 MARKS = (
     ("!", "a finding: rank lost, for one"),
     ("!!", "an error: NaN, infinite or all-zero weights"),
-    ("V", "a bound that should hold does not: lost precision, or a bug"),
-    ("✗", "this layer could not be computed; the line at the bottom says why"),
+    ("V", "a bound that should hold does not: lost digits, or a bug"),
+    ("✗", "could not be computed; the line at the bottom says why"),
     ("> 3e7", "κ is not resolved: at least about this much"),
     ("x*", "without the rows that D zeroes"),
     ("=", "D is the identity: the same as κ(W)"),
@@ -66,6 +74,9 @@ def help_text() -> Text:
         if isinstance(binding, Binding) and binding.id != "pane.bounds.3":
             rows.append((_shown(binding), binding.tooltip))
     for key, what in rows:
+        text.append(f"  {key:<12}", Style(bold=True)).append(f"{what}\n")
+    text.append("\nIn the panes\n", heading)
+    for key, what in PANE_KEYS:
         text.append(f"  {key:<12}", Style(bold=True)).append(f"{what}\n")
     text.append("\nMarks\n", heading)
     for mark, what in MARKS:

@@ -18,6 +18,7 @@ from textual.message import Message
 from textual.scroll_view import ScrollView
 from textual.strip import Strip
 
+from specinspect.plots.theme import styles
 from specinspect.report.text import ABSENT, layer_name, middle, shape, visible
 from specinspect.tui.rows import Column, Row, kappa_cell, mark, shown_columns
 from specinspect.tui.tree import Group, Line, Worst
@@ -33,8 +34,7 @@ class LayerTable(ScrollView, can_focus=True):
     """Layers by module, or in the order of a column."""
 
     COMPONENT_CLASSES: ClassVar[set[str]] = {
-        "layers--header", "layers--cursor", "layers--group", "layers--pending", "layers--error",
-        "layers--warning",
+        "layers--header", "layers--cursor", "layers--group", "layers--pending",
     }  # fmt: skip
     DEFAULT_CSS = """
     LayerTable {
@@ -48,8 +48,6 @@ class LayerTable(ScrollView, can_focus=True):
     LayerTable:blur > .layers--cursor { background: $surface-lighten-2; }
     LayerTable > .layers--group { color: $text-muted; text-style: bold; }
     LayerTable > .layers--pending { color: $text-disabled; }
-    LayerTable > .layers--error { color: $text-error; text-style: bold; }
-    LayerTable > .layers--warning { color: $text-warning; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("up", "move(-1)", "Up", show=False, id="table.up", tooltip="One line up"),
@@ -258,6 +256,9 @@ class LayerTable(ScrollView, can_focus=True):
         if y == 0:
             return self._header(width)
         place = round(self.scroll_offset.y) + y - 1
+        if not self.lines and y == 1:
+            style = self.rich_style + self._colours("layers--pending")
+            return Strip([Segment("no layer matches", style)]).adjust_cell_length(width, style)
         if not 0 <= place < len(self.lines):
             return Strip.blank(width, self.rich_style)
         line = self.lines[place]
@@ -268,7 +269,7 @@ class LayerTable(ScrollView, can_focus=True):
         return Strip(segments).adjust_cell_length(width, style)
 
     def _header(self, width: int) -> Strip:
-        style = self.rich_style + self.get_component_rich_style("layers--header", partial=True)
+        style = self.rich_style + self._colours("layers--header")
         columns, names = self._layout()
         segments = [Segment(_fit(self._titled("name", "name"), names, left=True), style)]
         for column in columns:
@@ -284,15 +285,28 @@ class LayerTable(ScrollView, can_focus=True):
         columns, names = self._layout()
         style = base
         if row.result is None and row.state != "failed":
-            style = base + self.get_component_rich_style("layers--pending", partial=True)
+            style = self._unless_cursor(line, "layers--pending", base)
         label = layer_name(line.label if self.nested else row.layer.name)
         indent = " " * (INDENT * line.depth + 2) if self.nested else ""
         segments = [Segment(_fit(indent + middle(label, names - len(indent)), names, left=True), style)]
         for column in columns:
-            segments += [Segment(" ", style), self._cell(row, column, style)]
+            segments += [Segment(" ", style), self._cell(row, column, style, cursor=self._on(line))]
         return segments
 
-    def _cell(self, row: Row, column: Column, style: Style) -> Segment:
+    def _on(self, line: Line) -> bool:
+        """Say whether the cursor is on a line."""
+        return self.cursor < len(self.lines) and self.lines[self.cursor] is line
+
+    def _colours(self, name: str) -> Style:
+        """Return colour and weight of a component, as they are on the table's own background."""
+        found = self.get_component_rich_style(name)
+        return Style(color=found.color, bold=found.bold)
+
+    def _unless_cursor(self, line: Line, name: str, base: Style) -> Style:
+        """Return a component's colours, but on the cursor its own: they are chosen to be read on it."""
+        return base if self._on(line) else base + self._colours(name)
+
+    def _cell(self, row: Row, column: Column, style: Style, *, cursor: bool) -> Segment:
         text = column.cell(row)
         if row.index in self.running and row.state == "pending" and column.key == "kappa":
             text = "…"
@@ -300,9 +314,10 @@ class LayerTable(ScrollView, can_focus=True):
             text = self.live.get(row.index, f"{text}'")
         if column.key == "mark" or row.state == "failed":
             error = row.state == "failed" or text in {"!!", "V"}
-            style = style + self.get_component_rich_style(
-                f"layers--{'error' if error else 'warning'}", partial=True
-            )
+            if not cursor:
+                style = style + Style.parse(
+                    styles(dark=self.app.current_theme.dark)["bad" if error else "warning"]
+                )
         return Segment(_fit(text, column.width, left=column.left), style)
 
     def _group(self, line: Line, base: Style) -> list[Segment]:
@@ -310,7 +325,7 @@ class LayerTable(ScrollView, can_focus=True):
         if group is None:
             raise AssertionError("only called for groups")
         columns, names = self._layout()
-        style = base + self.get_component_rich_style("layers--group", partial=True)
+        style = self._unless_cursor(line, "layers--group", base)
         closed = group.path in self.closed
         indent = " " * (INDENT * line.depth) + (CLOSED if closed else OPEN) + " "
         text = indent + middle(f"{visible(line.label)} ({group.layers})", max(1, names - len(indent)))

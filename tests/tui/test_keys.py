@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 from textual.binding import Binding
+from textual.color import Color
 from textual.pilot import Pilot
 from textual.widgets import Input
 
-from specinspect.tui.app import Inspector
+from specinspect.tui.app import Inspector, load_panes
 from specinspect.tui.bars import Ask
-from specinspect.tui.help import HelpScreen
+from specinspect.tui.help import PANE_KEYS, HelpScreen, help_text
 from specinspect.tui.keys import KEYS
 from specinspect.tui.messages import FactEdited, LayerChosen, PatternChosen, ScaleChosen
 from specinspect.tui.panes.skip import SkipPane
@@ -60,6 +61,47 @@ def test_every_binding_is_in_the_palette_and_the_help() -> None:
     ids = [binding.id for binding in KEYS if isinstance(binding, Binding)]
     assert len(set(ids)) == len(ids)
     drive(inspector, steps)
+
+
+def test_the_help_has_the_keys_of_every_pane() -> None:
+    of_app = {key for binding in KEYS if isinstance(binding, Binding) for key in binding.key.split(",")}
+    for kind in load_panes().values():
+        for binding in kind.BINDINGS:
+            assert isinstance(binding, Binding)
+            if len(binding.key) == 1 and binding.key not in of_app:
+                assert binding.key in dict(PANE_KEYS), binding
+    assert "the whole block of the layer" in help_text().plain
+
+
+def test_everything_in_the_table_can_be_read_in_both_themes() -> None:
+    inspector, _ = app(broken={"head": "no memory"})
+
+    def contrast(a: Color, b: Color) -> float:
+        first, second = sorted(_luminance(color) for color in (a, b))
+        return (second + 0.05) / (first + 0.05)
+
+    async def steps(pilot: Pilot[Any]) -> None:
+        await computed(pilot)
+        for _ in range(2):
+            layers = table(inspector)
+            background = layers.background_colors[1]
+            for y in range(len(layers.lines) + 1):
+                for segment in layers.render_line(y):
+                    if segment.text.strip() and segment.style is not None and segment.style.color is not None:
+                        fore = Color.from_rich_color(segment.style.color)
+                        back = segment.style.bgcolor
+                        behind = background if back is None else Color.from_rich_color(back)
+                        assert contrast(fore, behind) > 3, (inspector.theme, y, segment)
+            await pilot.press("d", "end")
+
+    drive(inspector, steps)
+
+
+def _luminance(color: Color) -> float:
+    """Return the relative luminance as WCAG 2 defines it."""
+    parts = [value / 255 for value in color.rgb]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return sum(share * part for share, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
 
 
 def test_a_palette_command_does_what_its_key_does() -> None:

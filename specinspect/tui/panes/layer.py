@@ -103,8 +103,10 @@ class LayerPane(Pane):
         table = self.query_one(DataTable)
         row = table.cursor_row if before == name else 0
         table.clear(columns=True)
-        room = max(self.size.width - 14 - 27 - 7, 20)
-        for label, width in (("fact", 14), ("value", room), ("where from", 27)):
+        sources = max((len(fact.source) for fact in self._facts), default=0)
+        sources = max(sources, len("where from"))
+        room = max(self.size.width - 14 - sources - 7, 20)
+        for label, width in (("fact", 14), ("value", room), ("where from", sources)):
             table.add_column(self.text(label, "label"), width=width)
         for fact in self._facts:
             value = self.fit(fact.value, room - (8 if fact.field is not None else 0))

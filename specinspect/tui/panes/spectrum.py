@@ -31,7 +31,7 @@ class SpectrumPane(Pane, can_focus=True):
     DEFAULT_CSS = """
     SpectrumPane .pictures { width: 1fr; }
     SpectrumPane .numbers { width: 44; padding: 0 0 0 2; }
-    SpectrumPane.-narrow .numbers { width: 32; padding: 0 0 0 1; }
+    SpectrumPane.-narrow .numbers { width: 30; padding: 0 0 0 1; }
     SpectrumPane #histogram { height: 3fr; }
     SpectrumPane #sorted { height: 2fr; }
     """
