@@ -85,6 +85,8 @@ _ROLES = (
     _role("identity", r"pwconv2|conv_pwl"),
     _role("identity", r"dwconv", "pwconv1"),
     _role("identity", r"conv_dw", "mlp.fc1"),
+    _role("gelu", r"features\.[0-9]+\.[0-9]+\.block\.3", "0 2 5"),
+    _role("identity", r"features\.[0-9]+\.[0-9]+\.block\.[05]", "0 2 3 5"),
     _role("relu6", r"features\.[0-9]+\.conv\.[01]\.0"),
     _role("identity", r"features\.[0-9]+\.conv\.[0-9]+", "0.0"),
     _role("identity", r"denselayer[0-9]+\.conv2|transition[0-9]+\.conv"),
@@ -101,7 +103,7 @@ _PROJECTION = re.compile(
     r"(?:[qkvo]|[qkvo]_?proj|out_?proj|[qkvo]_lin|out_lin|query|key|value|to_(?:q|k|v|qkv|out|kv)|w[qkv]|qkv|"
     r"(?:fused_)?qkv_proj|[qk]v?_(?:up|down|a|b)_proj|kv_a_proj_with_mqa)"
 )
-_SHORTCUT = re.compile(r"(?:.*\.)?(?:downsample|shortcut)(?:\.[^.]+){0,2}", re.DOTALL)
+_SHORTCUT = re.compile(r"(?:.*\.)?(?:downsampl(?:e|ing_layer)|shortcut)(?:\.[^.]+){0,2}", re.DOTALL)
 _HEAD = re.compile(
     r"(?:.*\.)?(?:head|heads\.head|head\.fc|lm_head|logits|classifier|last_linear|score|qa_outputs|"
     r"seq_relationship)|fc",
@@ -137,6 +139,11 @@ class Guesses:
         hidden = [layer for layer in layers if layer.kind == "linear" or layer.conv is not None]
         plain = [layer.name for layer in hidden if layer.kind != "lora"]
         self._last = plain[-1] if plain else ""
+        self._heads: dict[str, int] = {}
+        for name in plain:
+            parent, place = split_name(name.lower())
+            if _HEAD.fullmatch(parent) and place.isdigit():
+                self._heads[parent] = max(int(place), self._heads.get(parent, 0))
 
     def configured(self, layer: Layer) -> Known | None:
         """Return what config.json says follows a layer, None where it says nothing about it."""
@@ -174,9 +181,16 @@ class Guesses:
         hidden = layer.kind not in {"lora", "recurrent", "embedding"}
         # In a transformer every layer with an activation has a name that tells; what is left are projections.
         plain = transformer and layer.kind == "linear"
-        if not hidden or plain or layer.name == self._last or _HEAD.fullmatch(name):
+        if not hidden or plain or layer.name == self._last or self._ends(name):
             return Activation("identity", "assumed"), NOTHING
         return Activation("relu", "assumed"), f"ReLU assumed after it: {_NOT_STORED}"
+
+    def _ends(self, name: str) -> bool:
+        """Say whether a layer is a network's head, or the last in a list that is called so."""
+        parent, place = split_name(name)
+        return _HEAD.fullmatch(name) is not None or (
+            place.isdigit() and self._heads.get(parent) == int(place)
+        )
 
     def _find(self, name: str) -> Role | None:
         if self._projects(name) or _SHORTCUT.fullmatch(name):

@@ -91,7 +91,8 @@ def attach_norms(context: Context, layers: tuple[Layer, ...], norms: Mapping[str
     """Give every layer the normalisation that follows it, each normalisation to one layer at most.
 
     Name pairs such as conv1 and bn1 are believed only where none of them contradicts the channel counts:
-    in networks that normalise first (pre-activation, DenseNet) bn1 comes before conv1.
+    in networks that normalise first (pre-activation, DenseNet) bn1 comes before conv1. There only those that
+    the channel counts prove.
     """
     if not norms:
         return layers
@@ -102,7 +103,7 @@ def attach_norms(context: Context, layers: tuple[Layer, ...], norms: Mapping[str
     taken: set[str] = set()
     attached = {}
     for layer in candidates:
-        for norm in _following(context, layer.name, norms, trusted):
+        for norm in _following(context, layer, norms, trusted):
             if norm.length == layer.matrix_shape[0] and norm.path not in taken:
                 taken.add(norm.path)
                 attached[layer.name] = Normalization(norm.kind, norm.path, "assumed")
@@ -117,8 +118,9 @@ def _may_have_norm(layer: Layer) -> bool:
     return layer.kind == "linear" or (layer.conv is not None and layer.kind != "lora")
 
 
-def _following(context: Context, path: str, norms: Mapping[str, Norm], trusted: bool) -> Iterator[Norm]:
+def _following(context: Context, layer: Layer, norms: Mapping[str, Norm], trusted: bool) -> Iterator[Norm]:
     """Yield the normalisations that may follow a layer, the surest first."""
+    path = layer.name
     parent, last = split_name(path)
     step = numbered(last)
     if step and not step[0] and (after := norms.get(join(parent, str(step[1] + 1)))):
@@ -129,8 +131,18 @@ def _following(context: Context, path: str, norms: Mapping[str, Norm], trusted: 
             yield after
     if last == "dense" and (after := norms.get(join(parent, "LayerNorm"))):
         yield after
-    if trusted:
-        yield from _by_word(path, norms)
+    outputs, inputs = layer.matrix_shape
+    # What is as long as the outputs and not as the inputs comes after, whatever the others do.
+    yield from (norm for norm in _by_word(path, norms) if trusted or norm.length == outputs != inputs)
+    if trusted and last.isdigit() and _is_last(context, parent, int(last)):
+        # conv1.6 → bn1 (ResNet-D's stem)
+        yield from (norm for norm in _by_word(parent, norms) if norm.kind == "batch_norm")
+
+
+def _is_last(context: Context, parent: str, place: int) -> bool:
+    """Say whether no tensors follow in a list, allowing for three members without any."""
+    after = (join(parent, str(number)) for number in range(place + 1, place + 5))
+    return not any(context.sibling(path, "weight") for path in after)
 
 
 def _by_word(path: str, norms: Mapping[str, Norm]) -> Iterator[Norm]:
@@ -138,6 +150,7 @@ def _by_word(path: str, norms: Mapping[str, Norm]) -> Iterator[Norm]:
     parent, last = split_name(path)
     match = _LAYER_WORD.fullmatch(last)
     words = [f"{match[1]}{word}{match[2]}" for word in _NORM_WORDS] if match else []
+    words += ["normalization"] if last == "convolution" else []  # transformers' ResNet
     words += [f"{last}_bn", f"{last}_norm", f"bn_{last}", f"norm_{last}"]
     for word in words:
         if norm := norms.get(join(parent, word)):

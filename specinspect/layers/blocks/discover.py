@@ -10,7 +10,7 @@ from specinspect.architecture.model import Architecture
 from specinspect.checkpoint.model import Skipped, TensorInfo
 from specinspect.layers.blocks.known import Known, branch_paths
 from specinspect.layers.blocks.model import Block, BlockDiscovery
-from specinspect.layers.blocks.named import named_blocks, unsettled
+from specinspect.layers.blocks.named import Refusal, named_blocks, unsettled
 from specinspect.layers.blocks.traced import Traced
 from specinspect.layers.model import Layer
 from specinspect.layers.names import split_name
@@ -55,7 +55,11 @@ def discover_blocks(
             skipped.append(Skipped(traced.name, found))
     used = {name for block in blocks for name in block.layers}
     inside = known.residual_layers if architecture is not None and architecture.traced else None
+    refused: list[Refusal] = []
     for block in named_blocks(known):
+        if isinstance(block, Refusal):
+            refused.append(block)
+            continue
         names = block.layers
         if used.isdisjoint(names) and (inside is None or inside.issuperset(names)):
             blocks.append(block)
@@ -72,7 +76,7 @@ def discover_blocks(
     return BlockDiscovery(
         tuple(in_order),
         tuple(s for s in skipped if not _covered(known, s.name, architecture, named)),
-        unsettled(known) if architecture is None else (),
+        unsettled(known, [r for r in refused if r.name not in by_name]) if architecture is None else (),
     )
 
 

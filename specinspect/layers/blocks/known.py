@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 from specinspect.architecture.model import Architecture, ResidualBlock
-from specinspect.checkpoint.model import TensorInfo
+from specinspect.checkpoint.model import FLOAT_DTYPES, TensorInfo
 from specinspect.layers.blocks.model import GAINS, SHIFTS, Heads
+from specinspect.layers.context import is_alphabetical
 from specinspect.layers.model import Layer, Normalization, Source
-from specinspect.layers.names import join, split_name
+from specinspect.layers.names import is_norm, join, split_name
+
+_EPS = ("layer_norm_eps", "rms_norm_eps", "layer_norm_epsilon", "layernorm_epsilon", "norm_eps")
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,7 @@ class Known:
     def norm(self, path: str, source: Source) -> Normalization | None:
         """Return what kind of normalisation a module is, None if it is none that is understood."""
         facts = self.architecture.modules.get(path) if self.architecture else None
-        eps = 1e-5
+        eps = self.told_eps or 1e-5
         if facts is not None:
             for name in ("eps", "variance_epsilon"):
                 value = facts.attributes.get(name)
@@ -97,6 +100,51 @@ class Known:
             return None
         shifted = any(join(path, leaf) in self.tensors for leaf in SHIFTS)
         return Normalization("layer_norm" if shifted else "rms_norm", path, source, eps)
+
+    @cached_property
+    def told_eps(self) -> float | None:
+        """The ε of its layer and RMS normalisations that config.json gives."""
+        inner = self.config.get("text_config")
+        for config in (self.config, inner if isinstance(inner, Mapping) else {}):
+            for name in _EPS:
+                value = config.get(name)
+                if isinstance(value, float) and 0 < value < 1:
+                    return value
+        return None
+
+    def norms_in(self, module: str, width: int) -> list[str]:
+        """Return the normalisations that a module holds itself and that have as many gains."""
+        paths = self._norms_of.get(module, ())
+        return [path for path in paths if (gain := self.gain(path)) is not None and gain.shape == (width,)]
+
+    @cached_property
+    def _norms_of(self) -> Mapping[str, tuple[str, ...]]:
+        found: dict[str, tuple[str, ...]] = {}
+        for path in dict.fromkeys(split_name(name)[0] for name in self.tensors):
+            if path and is_norm(path) and path not in self.by_path:
+                module = split_name(path)[0]
+                found[module] = (*found.get(module, ()), path)
+        return found
+
+    def is_scale(self, name: str, width: int) -> bool:
+        """Say whether a tensor may be a layer scale: one number, or one for each channel."""
+        info = self.tensors.get(name)
+        if info is None or info.dtype not in FLOAT_DTYPES:
+            return False
+        return max((1, *info.shape)) == info.size and info.size in {1, width}
+
+    def place(self, path: str, layers: Sequence[Layer]) -> Literal["before", "after"] | None:
+        """Say where the file lists a module: before or after some layers; None if nothing tells."""
+        if is_alphabetical(self.tensors):
+            return None
+        order = {name: i for i, name in enumerate(self.tensors)}
+        own = [i for name, i in order.items() if split_name(name)[0] == path]
+        theirs = [order[name] for layer in layers for name in layer.parameters if name in order]
+        if not own or not theirs:
+            return None
+        if max(own) < min(theirs):
+            return "before"
+        return "after" if min(own) > max(theirs) else None
 
     def heads(self, value: Layer, output: Layer, module: str) -> Heads | None:
         """Return the heads that fit both layers, from the model's attributes or config.json."""

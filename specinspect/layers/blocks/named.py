@@ -1,16 +1,24 @@
-"""Blocks that names tell: MLPs, gated MLPs and attention of the common transformers, and ResNets."""
+"""Blocks that names tell: MLPs, gated MLPs and attention of the common transformers, ResNets, ConvNeXt."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
+from specinspect.layers.blocks.convnext import convnext_block, convnext_parents
 from specinspect.layers.blocks.known import Known
 from specinspect.layers.blocks.model import Block, BlockKind, Shortcut
 from specinspect.layers.blocks.preactivation import preactivation_block, resnet_orders
-from specinspect.layers.blocks.resnet import resnet_block
+from specinspect.layers.blocks.resnet import resnet_block, transformers_blocks
+from specinspect.layers.blocks.surroundings import (
+    normalise_behind,
+    normalise_first,
+    normalise_inside,
+    refuse_more_inside,
+    scale_branch,
+)
 from specinspect.layers.blocks.walk import (
     ATTENTION,
     NotUnderstoodError,
@@ -35,7 +43,7 @@ _PAIRS = (
     ("intermediate.dense", "output.dense"), ("intermediate_dense", "output_dense"), ("c_fc", "c_proj"),
     ("fc1", "fc2"), ("lin1", "lin2"), ("linear1", "linear2"), ("dense_h_to_4h", "dense_4h_to_h"),
     ("fc_in", "fc_out"), ("wi", "wo"), ("up_proj", "down_proj"), ("mlp.0", "mlp.2"), ("mlp.0", "mlp.3"),
-    ("linear_1", "linear_2"), ("ffn", "ffn_output"), ("w1", "w2"), ("pwconv1", "pwconv2"),
+    ("linear_1", "linear_2"), ("ffn", "ffn_output"), ("w1", "w2"),
 )  # fmt: skip
 """First and second layer of an MLP, from the same module."""
 
@@ -54,18 +62,16 @@ _VALUES = (
 )  # fmt: skip
 """Value and output layer of an attention."""
 
-_MLP_NORMS = (
-    "pre_feedforward_layernorm", "post_attention_layernorm", "ln_2", "ln2", "norm2", "layernorm_after",
-    "layer_norm2", "ffn_norm", "norm_2",
-)  # fmt: skip
 
-_VALUE_NORMS = (
-    "input_layernorm", "ln_1", "ln1", "norm1", "layernorm_before", "layer_norm1", "attention_norm", "norm_1",
-)  # fmt: skip
+def named_blocks(known: Known) -> Iterator[Block | Refusal]:
+    """Yield the blocks that names tell, and those that names promise without telling enough.
 
-
-def named_blocks(known: Known) -> Iterator[Block]:
-    """Yield the blocks that names tell; ResNets first, then gated MLPs, whose layers plain ones share."""
+    Those of convolutions come first, gated MLPs before plain ones: the others share their layers.
+    """
+    inside = set()
+    for parent, spelling in convnext_parents(known):
+        inside.add(join(parent, spelling.first))
+        yield from _understood(convnext_block, known, parent, spelling)
     orders = resnet_orders(known, _resnets(known))
     for layer in known.layers:
         match = _RESNET.fullmatch(layer.name) if layer.conv is not None else None
@@ -73,12 +79,15 @@ def named_blocks(known: Known) -> Iterator[Block]:
             order = orders[match[1]]
             if order is not None:
                 yield from _understood(_RESNET_BLOCKS[order], known, match[1])
+    for parent in transformers_blocks(known):
+        yield from _understood(resnet_block, known, parent)
     for table, make in ((_GATED, _named_gated), (_PAIRS, _named_pair), (_VALUES, _named_attention)):
         for layer in known.layers:
             for members in table:
                 head, end = layer.name[: -len(members[0])], layer.name[-len(members[0]) :]
                 # A whole component, in a module of its own.
-                if end != members[0] or not head.endswith(".") or layer.conv is not None:
+                whole = end == members[0] and head.endswith(".")
+                if not whole or layer.conv is not None or layer.name in inside:
                     continue
                 rest = [known.by_name.get(head + name) for name in members[1:]]
                 if all(other is not None and other.conv is None for other in rest):
@@ -92,53 +101,62 @@ def _resnets(known: Known) -> list[str]:
     return [match[1] for match in matches if match]
 
 
-def unsettled(known: Known) -> tuple[str, ...]:
-    """Say which ResNet blocks are left out because nothing tells where their normalisations stand."""
+def unsettled(known: Known, refused: Sequence[Refusal]) -> tuple[str, ...]:
+    """Say which blocks that names promise are left out, and why.
+
+    Args:
+        known: everything about the checkpoint.
+        refused: what `named_blocks` yielded of them.
+    """
     orders = resnet_orders(known, _resnets(known))
     names = [
         parent
         for parent, order in orders.items()
         if order is None and any(_understood(resnet_block, known, parent))
     ]
-    if not names:
-        return ()
-    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-    return (
-        f"no block {names[0]!r}{more}: neither widths nor the order in the file tell whether its batch norms "
-        "come before or after its convolutions; --model does",
+    reason = (
+        "neither widths nor the order in the file tell whether its batch norms come before or after its "
+        "convolutions"
     )
+    notes = [f"no block {_first_of(names)}: {reason}; --model does"] if names else []
+    reasons: dict[str, list[Refusal]] = {}
+    for refusal in refused:
+        # Alike but for the block's own name.
+        reasons.setdefault(refusal.why.replace(refusal.name, ""), []).append(refusal)
+    notes += [
+        f"no block {_first_of([refusal.name for refusal in alike])}: {alike[0].why}"
+        for alike in reasons.values()
+    ]
+    return tuple(notes)
 
 
-def _understood(make: Any, *arguments: Any) -> Iterator[Block]:
+def _first_of(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return f"{names[0]!r}{more}"
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A block that names promise, and why there is none."""
+
+    name: str
+    why: str
+
+
+def _understood(make: Callable[..., Block], known: Known, name: str, *more: Any) -> Iterator[Block | Refusal]:
     try:
-        yield make(*arguments)
-    except NotUnderstoodError:
-        return
-
-
-def _pre_norm(known: Known, walk: Walk, parent: str, candidates: Sequence[str], width: int) -> None:
-    """Fold in the gain of the normalisation that stands before a block, if there is one."""
-    for container in dict.fromkeys((split_name(parent)[0], parent)):
-        # torch's own encoder layers normalise after the sum unless told otherwise, OLMo 2 always.
-        if join(container, "linear1") in known.by_name:
-            return
-        for name in candidates:
-            path = join(container, name)
-            gain = known.gain(path)
-            after = name == "post_attention_layernorm" and known.gain(
-                join(container, "post_feedforward_layernorm")
-            )
-            if gain is None or gain.shape != (width,) or after:
-                continue
-            walk.norm(known.norm(path, "assumed"), path, first=True)
-            return
+        yield make(known, name, *more)
+    except NotUnderstoodError as error:
+        if error.tell:
+            yield Refusal(name, str(error))
 
 
 def _named_gated(known: Known, parent: str, layers: Sequence[Layer]) -> Block:
     gate, up, down = layers
     walk = Walk(known, [], [])
-    _pre_norm(known, walk, parent, _MLP_NORMS, gate.matrix_shape[1])
+    normalise_first(walk, parent, layers, attention=False)
     walk.factors.append(gated_factor(walk, gate, up, gate.activation))
+    normalise_inside(walk, parent, gate.matrix_shape[0])
     walk.factors.append(walk.layer(down))
     return _transformer(walk, parent, "gated-mlp", "gated MLP")
 
@@ -148,11 +166,12 @@ def _named_pair(known: Known, parent: str, layers: Sequence[Layer]) -> Block:
     if split_name(parent)[1].lower() in _NOT_A_BLOCK or not any(c.isdigit() for c in parent):
         raise NotUnderstoodError("no block's name")
     if first.activation.name == "identity":
-        raise NotUnderstoodError("no activation between them")
+        raise NotUnderstoodError("no activation between them")  # or none that is known
     walk = Walk(known, [], [])
-    _pre_norm(known, walk, parent, _MLP_NORMS, first.matrix_shape[1])
+    normalise_first(walk, parent, layers, attention=False)
     walk.factors.append(walk.layer(first))
     walk.activate(first.activation)
+    normalise_inside(walk, parent, first.matrix_shape[0])
     walk.factors.append(walk.layer(second))
     return _transformer(walk, parent, "mlp", "MLP")
 
@@ -162,7 +181,7 @@ def _named_attention(known: Known, parent: str, layers: Sequence[Layer]) -> Bloc
     if _CROSS.search(parent):
         raise NotUnderstoodError("its values come from elsewhere")
     walk = Walk(known, [], [ATTENTION])
-    _pre_norm(known, walk, parent, _VALUE_NORMS, value.matrix_shape[1])
+    normalise_first(walk, parent, layers, attention=True)
     walk.factors.append(walk.layer(value))
     heads = known.heads(value, output, parent)
     spread_heads(walk, heads)
@@ -173,6 +192,11 @@ def _named_attention(known: Known, parent: str, layers: Sequence[Layer]) -> Bloc
 
 
 def _transformer(walk: Walk, name: str, kind: BlockKind, word: str) -> Block:
+    attention = kind == "attention-vo"
+    if not attention:
+        refuse_more_inside(walk, name)
+    normalise_behind(walk, name, attention=attention)
+    scale_branch(walk, name, attention=attention)
     check_square(walk)
     assumptions = assumed(walk.known, walk.factors, f"{word} and the identity beside it", walk.assumptions)
     return Block(name, kind, tuple(walk.factors), Shortcut("identity", "assumed"), "assumed", assumptions)

@@ -1,9 +1,9 @@
-"""Basic and bottleneck blocks of torchvision and timm, by their names."""
+"""Basic and bottleneck blocks of torchvision, timm and transformers, by their names."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from specinspect.layers.blocks.known import Known
@@ -18,15 +18,31 @@ _TIMM_STAGE = re.compile(r"(?:.*\.)?stages\.([0-9]+)\.blocks\.0", re.DOTALL)
 """Counted from 0."""
 
 
+_TRANSFORMERS = re.compile(
+    r"(?P<block>(?P<before>(?:.*\.)?)encoder\.stages\.[0-9]+\.layers\.[0-9]+)\.layer\.0\.convolution",
+    re.DOTALL,
+)
+
+
+def transformers_blocks(known: Known) -> Iterator[str]:
+    """Yield the modules that are blocks of transformers' ResNet: its normalisations all come after."""
+    for layer in known.layers:
+        match = _TRANSFORMERS.fullmatch(layer.name)
+        # RegNet has the same names and other strides.
+        stem = match and join(match["before"].rstrip("."), "embedder.embedder.convolution")
+        if match and stem in known.by_name:
+            yield match["block"]
+
+
 def resnet_block(known: Known, parent: str) -> Block:
-    """Make a basic or bottleneck block of torchvision or timm."""
+    """Make a basic or bottleneck block of torchvision, timm or transformers."""
     branch = branch_of(known, parent)
     if any(conv.normalization is None or conv.normalization.kind != "batch_norm" for conv in branch):
         raise NotUnderstoodError("not every convolution has a batch norm after it")
     projection = projection_of(known, parent, branch)
     walk, notes = Walk(known, [], []), []
     strided, stride = assumed_stride(parent, branch, projection)
-    if projection and stride:
+    if projection and (stride or _assumed_two(strided)):
         notes.append(f"stride 2 of {strided.name} and of the shortcut assumed: not stored in the checkpoint")
     for conv in branch:
         walk.factors.append(walk.layer(conv, stride=stride if conv is strided else None))
@@ -56,7 +72,10 @@ def resnet_block(known: Known, parent: str) -> Block:
 
 def branch_of(known: Known, parent: str) -> list[Layer]:
     """Return the two or three convolutions of a block, in order."""
-    convs = [known.by_name.get(join(parent, f"conv{i}")) for i in (1, 2, 3)]
+    names = ["conv1", "conv2", "conv3"]
+    if join(parent, names[0]) not in known.by_name:
+        names = [f"layer.{i}.convolution" for i in range(3)]
+    convs = [known.by_name.get(join(parent, name)) for name in names]
     branch = [conv for conv in convs if conv is not None and conv.conv is not None]
     if len(branch) < 2 or (convs[2] is not None and len(branch) < 3) or convs[1] is None:
         raise NotUnderstoodError("not two or three convolutions")
@@ -89,6 +108,10 @@ def assumed_stride(
 
 def _unknown_stride(layer: Layer) -> bool:
     return layer.conv is not None and layer.conv.stride.source == "assumed"
+
+
+def _assumed_two(layer: Layer) -> bool:
+    return layer.conv is not None and _unknown_stride(layer) and max(layer.conv.stride.value) == 2
 
 
 def projected(known: Known, branch: Walk, layer: Layer, stride: int | None) -> Shortcut:

@@ -25,6 +25,11 @@ from specinspect.layers.names import listed
 class NotUnderstoodError(Exception):
     """A step that has no place in a block; says why."""
 
+    def __init__(self, why: str, *, tell: bool = False) -> None:
+        """Say why; `tell` where names alone promised a block, so that a user should hear of it."""
+        super().__init__(why)
+        self.tell = tell
+
 
 @dataclass
 class Walk:

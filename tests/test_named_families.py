@@ -1,0 +1,291 @@
+"""What names say of the well-known families, against what their modules do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from specinspect.architecture import read_architecture
+from specinspect.checkpoint import from_module, from_state_dict
+from specinspect.layers import Layer, apply_facts, discover, with_architecture
+from specinspect.layers.blocks import (
+    Activate,
+    Block,
+    BlockDiscovery,
+    Factor,
+    Normalize,
+    block_tensors,
+    discover_blocks,
+)
+from specinspect.layers.blocks.model import Apply
+from specinspect.maps.blocks import Branch, build_branch
+from tests.layers.families import CONVNEXTS, RESNETS, InOrder, Mlp, Scaled, randomise
+from tests.test_jacobians import check, sample
+
+State = Mapping[str, Tensor]
+
+
+def state_of(model: nn.Module, *, ordered: bool = True) -> State:
+    state = {name: t for name, t in model.state_dict().items() if "num_batches" not in name}
+    # safetensors sorts the names.
+    return state if ordered else dict(sorted(state.items()))
+
+
+def named(
+    state: State, config: Mapping[str, Any] | None = None
+) -> tuple[dict[str, Layer], BlockDiscovery, Callable[[Block, int], Branch]]:
+    """Return layers and blocks by names alone, and a function that builds a block."""
+    checkpoint = replace(from_state_dict(state), config=config or {})
+    layers = {layer.name: layer for layer in apply_facts(discover(checkpoint), checkpoint).layers}
+    found = discover_blocks(tuple(layers.values()), config=config, tensors=checkpoint.tensors)
+
+    def build(block: Block, grid: int) -> Branch:
+        needed = block_tensors(block, layers, checkpoint.tensors)
+        return build_branch(block, layers, lambda n: checkpoint.read(n).detach(), frozenset(needed), grid)
+
+    return layers, found, build
+
+
+def traced_blocks(model: nn.Module) -> tuple[Block, ...]:
+    architecture = read_architecture(model)
+    checkpoint = with_architecture(from_module(model), architecture)
+    layers = apply_facts(discover(checkpoint), checkpoint, architecture=architecture).layers
+    return discover_blocks(layers, architecture=architecture, tensors=checkpoint.tensors).blocks
+
+
+def without_sources(factors: tuple[Factor, ...]) -> list[object]:
+    """What a branch does, whoever told it."""
+    found: list[object] = []
+    for factor in factors:
+        if isinstance(factor, Normalize):
+            found.append((factor.norm.kind, factor.norm.name, factor.norm.eps, factor.gain_only))
+        elif isinstance(factor, Activate):
+            found.append(factor.activation.name)
+        else:
+            found.append(factor.layer if isinstance(factor, Apply) else factor)
+    return found
+
+
+FAMILIES = {**{f"convnext {name}": make for name, make in CONVNEXTS.items()}, **RESNETS}
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_activations_strides_and_norms(family: str, ordered: bool) -> None:
+    model = FAMILIES[family]().eval()
+    layers, _, _ = named(state_of(model, ordered=ordered))
+    traced = read_architecture(model)
+    assert traced.traced
+    modules = dict(model.named_modules())
+    assert set(layers) == {n for n, m in modules.items() if isinstance(m, nn.Conv2d | nn.Linear)}
+    for name, layer in layers.items():
+        module = modules[name]
+        norm = traced.normalizations.get(name)
+        batch = norm if norm is not None and isinstance(modules[norm], nn.BatchNorm2d) else None
+        # What follows DenseNet's concatenations is several things.
+        if family != "densenet" or name == "features.conv0":
+            assert layer.activation.name == traced.activations[name].name, name
+            assert batch is None or (layer.normalization and layer.normalization.name == batch), name
+        if isinstance(module, nn.Conv2d):
+            assert layer.conv is not None
+            assert layer.conv.stride.value == module.stride, name
+            assert layer.conv.stride.source == "assumed"
+            assert layer.conv.groups.value == module.groups
+            if max(module.stride) > 1:
+                assert any(sentence.startswith("stride ") for sentence in layer.assumptions)
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+@pytest.mark.parametrize("family", [name for name in FAMILIES if name != "densenet"])
+def test_blocks_are_those_of_the_model(family: str, ordered: bool) -> None:
+    model = FAMILIES[family]().eval()
+    _, found, _ = named(state_of(model, ordered=ordered))
+    assert not found.notes
+    theirs = {block.layers: block for block in traced_blocks(model)}
+    assert [block.layers for block in found.blocks] == list(theirs)
+    for block in found.blocks:
+        other = theirs[block.layers]
+        assert without_sources(block.factors) == without_sources(other.factors)
+        assert without_sources(block.shortcut.factors) == without_sources(other.shortcut.factors)
+        assert block.shortcut.kind == other.shortcut.kind
+        assert (block.after and block.after.name) == (other.after and other.after.name)
+        assert block.source == "assumed"
+
+
+@pytest.mark.parametrize("family", CONVNEXTS)
+def test_convnext_blocks_have_the_jacobian_of_the_module(family: str) -> None:
+    model = randomise(CONVNEXTS[family]())
+    _, found, build = named(state_of(model))
+    assert len(found.blocks) in {3, 4}
+    block = found.blocks[0]
+    module = model.get_submodule(block.name)
+    assert any("ε = 1e-06" in sentence for sentence in block.assumptions)
+
+    def whole(x: Tensor) -> Tensor:
+        return module(x[None])[0]
+
+    check(build(block, 7), sample(4, 7, 7), lambda x: whole(x) - x, whole)
+
+
+@pytest.mark.parametrize("bottleneck", [False, True])
+@pytest.mark.parametrize("place", [0, 2])
+def test_transformers_resnet_blocks_have_the_jacobian_of_the_module(bottleneck: bool, place: int) -> None:
+    model = randomise(RESNETS[f"transformers {'bottleneck' if bottleneck else 'basic'}"]())
+    _, found, build = named(state_of(model))
+    block = found.blocks[place]
+    module: Any = model.get_submodule(block.name)
+    assert any(s.startswith("stride 2 of") for s in block.assumptions) == (place == 2)
+
+    def inner(x: Tensor) -> Tensor:
+        return module.layer(x[None])[0]
+
+    branch = build(block, 4)
+    x = sample(branch.channels, 4, 4)
+    check(branch, x, inner, lambda x: inner(x) + module.shortcut(x[None])[0])
+
+
+def test_without_layer_scale() -> None:
+    model = randomise(CONVNEXTS["facebook"]())
+    state = {name: t for name, t in state_of(model).items() if not name.endswith("gamma")}
+    _, found, build = named(state)
+    block = found.blocks[0]
+    module: Any = model.get_submodule(block.name)
+    module.gamma.data.fill_(1.0)
+    check(build(block, 7), sample(4, 7, 7), lambda x: module(x[None])[0] - x, lambda x: module(x[None])[0])
+
+
+def test_global_response_normalisation_makes_no_block_and_says_so() -> None:
+    state = dict(state_of(CONVNEXTS["facebook"]()))
+    for i, j in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        for leaf in ("gamma", "beta"):
+            state[f"stages.{i}.{j}.grn.{leaf}"] = torch.ones(1, 1, 1, 12)
+    _, found, _ = named(state)
+    assert not found.blocks
+    (note,) = found.notes
+    assert note == (
+        "no block 'stages.0.0' and 3 more: the global response normalisation stages.0.0.grn has no map here"
+    )
+
+
+SCALES = ("ls2.gamma", "ls_2.gamma", "ls2", "gamma_2", "lambda_2", "layer_scale2.lambda1", "layer_scale_2")
+
+
+class VisionBlock(nn.Module):
+    """A transformer block with a layer scale on each branch."""
+
+    def __init__(self, scale: str) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(8), nn.LayerNorm(8)
+        self.attn = InOrder(qkv=nn.Linear(8, 24), proj=nn.Linear(8, 8))
+        self.mlp = Mlp(8)
+        for number in ("1", "2"):
+            path, _, leaf = scale.replace("2", number, 1).rpartition(".")
+            if path:
+                self.add_module(path, Scaled(leaf))
+            else:
+                self.register_parameter(leaf, nn.Parameter(torch.ones(8)))
+
+    def scale(self, name: str) -> Tensor:
+        return self.get_parameter(name)
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_layer_scale_is_folded_into_both_branches(scale: str) -> None:
+    net = VisionBlock(scale)
+    model = randomise(nn.ModuleDict({"blocks": nn.ModuleList([net])}))
+    _, found, build = named(state_of(model), {"num_attention_heads": 2})
+    blocks = {block.kind: block for block in found.blocks}
+    assert set(blocks) == {"mlp", "attention-vo"}
+
+    def mlp(x: Tensor) -> Tensor:
+        return net.scale(scale) * net.mlp(x * net.norm2.weight + net.norm2.bias)
+
+    check(build(blocks["mlp"], 1), sample(8), mlp, lambda x: x + mlp(x))
+
+    def attention(x: Tensor) -> Tensor:
+        value = net.attn.get_submodule("qkv")(x * net.norm1.weight + net.norm1.bias)[16:]
+        return net.scale(scale.replace("2", "1", 1)) * net.attn.get_submodule("proj")(value)
+
+    check(build(blocks["attention-vo"], 1), sample(8), attention, lambda x: x + attention(x))
+
+
+class Pair(nn.Module):
+    """x + γ·fc2(gelu(fc1(norm(x)))), the norm under any name."""
+
+    def __init__(self, norm: str, *, first: bool = True, last: bool = False, scale: bool = False) -> None:
+        super().__init__()
+        if first:
+            self.add_module(norm, nn.LayerNorm(8))
+        self.fc1, self.fc2 = nn.Linear(8, 12), nn.Linear(12, 8)
+        if last:
+            self.add_module(norm, nn.LayerNorm(8))
+        if scale:
+            self.gamma = nn.Parameter(torch.ones(8))
+
+
+def only(model: nn.Module, *, ordered: bool = True) -> tuple[Block, Callable[[Block, int], Branch]]:
+    # Nothing in a sorted file tells what comes first.
+    _, found, build = named(state_of(model, ordered=ordered))
+    (block,) = found.blocks
+    return block, build
+
+
+def test_a_scale_in_a_module_with_one_branch() -> None:
+    net: Any = Pair("norm2", scale=True)
+    model = randomise(nn.Sequential(nn.Linear(8, 8), net))
+    block, build = only(model)
+    assert "scaled by 1.gamma at its end, by that name" in block.assumptions
+
+    def inner(x: Tensor) -> Tensor:
+        x = x * net.norm2.weight + net.norm2.bias
+        return net.gamma * net.fc2(F.gelu(net.fc1(x)))
+
+    # By name this is no GELU network; its ReLU is assumed and said.
+    def relu(x: Tensor) -> Tensor:
+        x = x * net.norm2.weight + net.norm2.bias
+        return net.gamma * net.fc2(F.relu(net.fc1(x)))
+
+    names = [f.activation.name for f in block.factors if isinstance(f, Activate)]
+    right = {"relu": relu, "gelu": inner}[names[0]]
+    check(build(block, 1), sample(8), right, lambda x: x + right(x))
+
+
+def test_a_scale_beside_two_branches_is_left_out_and_said() -> None:
+    net = VisionBlock("ls2.gamma")
+    del net.ls1, net.ls2
+    net.gamma = nn.Parameter(torch.ones(8))
+    model = nn.ModuleDict({"blocks": nn.ModuleList([net])})
+    _, found, _ = named(state_of(model))
+    for block in found.blocks:
+        assert any(
+            s == "blocks.0.gamma left out: nothing tells which branch it scales" for s in block.assumptions
+        )
+
+
+@pytest.mark.parametrize("word", ["ln", "norm", "layer_norm"])
+def test_a_norm_of_any_name_by_its_place_in_the_file(word: str) -> None:
+    net = Pair(word)
+    block, build = only(randomise(nn.Sequential(nn.Linear(8, 8), net)))
+    norm: Any = net.get_submodule(word)
+    assert f"1.{word} taken to stand in front of it: as in the file" in block.assumptions
+    name = next(f.activation.name for f in block.factors if isinstance(f, Activate))
+    act: Any = {"relu": F.relu, "gelu": F.gelu}[name]
+
+    def inner(x: Tensor) -> Tensor:
+        return net.fc2(act(net.fc1(x * norm.weight + norm.bias)))
+
+    check(build(block, 1), sample(8), inner, lambda x: x + inner(x))
+
+    behind, _ = only(nn.Sequential(nn.Linear(8, 8), Pair(word, first=False, last=True)))
+    assert f"1.{word} taken to follow the sum: as in the file" in behind.assumptions
+    assert not any(isinstance(factor, Normalize) for factor in behind.factors)
+
+    unknown, _ = only(nn.Sequential(nn.Linear(8, 8), Pair(word)), ordered=False)
+    assert not any(isinstance(factor, Normalize) for factor in unknown.factors)
+    assert any(s.startswith(f"gain of 1.{word} left out: nothing tells") for s in unknown.assumptions)
