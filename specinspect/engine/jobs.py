@@ -96,7 +96,12 @@ def jobs_of_blocks(inspection: Inspection, blocks: Sequence[Block], plan: Plan) 
 
 def block_cost(job: BlockJob) -> Cost:
     """Return what a block will take."""
-    from specinspect.spectra.blocks import affordable_grid, block_operations, exact_cost
+    from specinspect.spectra.blocks import (
+        affordable_grid,
+        affordable_patterns,
+        block_operations,
+        exact_cost,
+    )
 
     grid, patterns = job.settings.grid, job.settings.patterns
     affordable = affordable_grid(job.block, job.layers, grid, patterns)
@@ -104,6 +109,7 @@ def block_cost(job: BlockJob) -> Cost:
     exact = job.settings.conv_operator == "padded" or job.settings.conv_pattern == "pixel"
     if exact and any(layer.conv is not None for layer in job.layers.values()):
         return Cost(*exact_cost(job.block, job.layers, affordable, patterns))
+    patterns = affordable_patterns(job.block, job.layers, affordable, patterns)
     return Cost(8 * 4 * size, block_operations(job.block, job.layers, affordable, patterns))
 
 

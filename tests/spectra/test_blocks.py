@@ -22,7 +22,7 @@ from specinspect.layers.model import Layer
 from specinspect.maps.blocks import Branch, build_branch, jacobian, sample_inputs
 from specinspect.report.blocks import block_to_dict
 from specinspect.report.model import BlockResult
-from specinspect.spectra.blocks import measure_block
+from specinspect.spectra.blocks import block_operations, measure_block
 from specinspect.spectra.model import Spectrum
 from specinspect.spectra.plan import Plan
 from tests.architecture import nets
@@ -279,6 +279,21 @@ def test_a_large_block_gets_a_smaller_grid(monkeypatch: pytest.MonkeyPatch) -> N
     result = Found(nets.ResNet()).measure("layer1.0", grid=16)
     assert result.grid == (3, 3)
     assert any("smaller than 16" in sentence for sentence in result.assumptions)
+
+
+def test_where_the_kernels_forbid_a_smaller_grid_there_are_fewer_patterns(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = Found(nets.ConvNeXtBlock())
+    whole = found.measure("dwconv..pwconv2", grid=7, patterns=4)
+    each = block_operations(whole.block, found.layers, 7, 1)
+    monkeypatch.setattr("specinspect.spectra.blocks.cost.MOST_OPERATIONS", 2.5 * each)
+    result = found.measure("dwconv..pwconv2", grid=16, patterns=4)
+    assert result.grid == (7, 7)
+    assert result.chain is not None
+    assert result.chain.patterns is not None
+    assert result.chain.patterns.n == 2
+    assert "2 of 4 activation patterns, to bound the work" in result.assumptions
 
 
 def test_inputs_of_the_wrong_shape() -> None:

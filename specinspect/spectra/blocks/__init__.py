@@ -6,7 +6,14 @@ pixel, J falls apart into one small matrix per output frequency, strides include
 each of the input frequencies that fold onto it (MATH R60, R61, R63).
 """
 
-from specinspect.spectra.blocks.cost import affordable_grid, block_operations, exact_cost
+from specinspect.spectra.blocks.cost import affordable_grid, affordable_patterns, block_operations, exact_cost
 from specinspect.spectra.blocks.measure import BlockAnswer, measure_block
 
-__all__ = ["BlockAnswer", "affordable_grid", "block_operations", "exact_cost", "measure_block"]
+__all__ = [
+    "BlockAnswer",
+    "affordable_grid",
+    "affordable_patterns",
+    "block_operations",
+    "exact_cost",
+    "measure_block",
+]

@@ -41,6 +41,14 @@ def exact_cost(block: Block, layers: Mapping[str, Layer], grid: int, patterns: i
     return 8 * 8 * m * n, patterns * (6.0 * m * n * n + 14.0 * n**3)
 
 
+def affordable_patterns(block: Block, layers: Mapping[str, Layer], grid: int, patterns: int) -> int:
+    """Return how many activation patterns bound the work, where a grid that holds the kernels does not."""
+    if not block_grid(block, layers, grid):
+        return patterns
+    most = MOST_OPERATIONS / max(block_operations(block, layers, grid, 1), 1.0)
+    return max(1, min(patterns, int(most)))
+
+
 def block_operations(block: Block, layers: Mapping[str, Layer], grid: int, patterns: int) -> float:
     """Estimate the floating-point operations that a block takes."""
     chosen = [layers[name] for name in block.layers]
