@@ -9,12 +9,14 @@ import torch
 
 from specinspect.maps.model import ConvolutionMap, DenseMap
 from specinspect.spectra.quantities import Entries
-from specinspect.spectra.solve import row_blocks
 from specinspect.spectra.summary import harmless_scale
+
+BLOCK = 1 << 17
+"""Entries that are taken to float64 at a time."""
 
 
 def entries(linear: DenseMap | ConvolutionMap) -> Entries:
-    """Return the moments of the entries of a finite weight, read once in row blocks.
+    """Return the moments of the entries of a finite weight, read once in blocks of rows.
 
     Skewness and excess kurtosis are zero where all entries are equal.
     """
@@ -30,12 +32,20 @@ def entries(linear: DenseMap | ConvolutionMap) -> Entries:
     count = rows * columns
     sums = np.zeros(4)
     row_squares, column_squares = [], torch.zeros(columns, dtype=torch.float64)
-    for block in row_blocks(matrix, 0, scale, "cpu"):
-        squares = block.square()
+    # Written over block after block: fresh memory would take longer than all of the arithmetic.
+    step = min(rows, max(1, BLOCK // columns))
+    values, squared = (torch.empty(step, columns, dtype=torch.float64) for _ in range(2))
+    ones = torch.ones(max(step, columns), dtype=torch.float64)
+    for start in range(0, rows, step):
+        part = matrix[start : start + step]
+        block = values[: len(part)].copy_(part)
+        if scale != 1.0:
+            block.mul_(scale)
+        squares = torch.mul(block, block, out=squared[: len(part)])
         # Products with ones: quicker than sums along an axis.
-        row_squares.append(squares.mv(squares.new_ones(columns)))
-        column_squares.addmv_(squares.T, squares.new_ones(len(squares)))
-        flat, flat2 = block.reshape(-1), squares.reshape(-1)
+        row_squares.append(squares.mv(ones[:columns]))
+        column_squares.addmv_(squares.T, ones[: len(part)])
+        flat, flat2 = block.view(-1), squares.view(-1)
         sums += [float(flat.sum()), float(row_squares[-1].sum()), float(flat2 @ flat), float(flat2 @ flat2)]
     mean, second, third, fourth = sums / count
     variance = second - mean**2

@@ -27,7 +27,7 @@ from specinspect.report.assemble import assemble
 from specinspect.report.model import Report
 from specinspect.report.schema import schema_text
 from specinspect.spectra.blocks import measure_block
-from specinspect.spectra.blocks.quantities import ends
+from specinspect.spectra.blocks.quantities import _well_within, ends
 from specinspect.spectra.plan import Plan
 from specinspect.spectra.quantities import BlockPattern, BlockQuantities
 from tests.architecture import nets
@@ -273,6 +273,26 @@ def test_ends_of_many_hermitian_matrices() -> None:
         assert ends(h, -1.0, 100.0)[1] == 100.0
     zeros = torch.zeros(40, 3, 3, dtype=torch.complex128)
     assert ends(zeros, np.inf, -np.inf) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("n", [31, 40, 128])
+@pytest.mark.parametrize("scale", [1e-120, 1.0, 1e120])
+def test_single_precision_hides_no_end_of_tau(n: int, scale: float) -> None:
+    """An eigenvalue that is outside by a relative 1e-9 is found, whatever the basis, on either side."""
+    generator = torch.Generator().manual_seed(n)
+    passed = 0
+    for _ in range(20):
+        q = torch.linalg.qr(torch.randn(n, n, dtype=torch.complex128, generator=generator)).Q
+        values = torch.rand(n, dtype=torch.float64, generator=generator) * 1.8 - 0.9
+        for outside in (0.0, 1 + 1e-9, -1 - 1e-9):
+            values[0] = outside
+            h = scale * (q * values) @ q.mH
+            h = (h + h.mH)[None] / 2
+            low, high = ends(h, -scale, scale)
+            assert low / scale == pytest.approx(min(-1, outside), rel=1e-11)
+            assert high / scale == pytest.approx(max(1, outside), rel=1e-11)
+            passed += bool(_well_within(h, -scale, scale))
+    assert passed == (20 if n >= 32 else 0)  # where it is by far within, it is seen at once
 
 
 def test_blocks_too_large_to_be_written_out_say_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,7 @@ from math import inf, prod, sqrt
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from specinspect.maps.blocks import Stage
@@ -48,7 +49,7 @@ class Values:
         if count:
             self.values.append(np.full(count * int(multiplicity.sum()), value))
         if self.rows is not None:
-            self.rows.append(np.pad(values.numpy(), ((0, 0), (0, count)), constant_values=value))
+            self.rows.append(F.pad(values, (0, count), value=value).numpy() if count else values.numpy())
 
     def add_none(self, multiplicity: Tensor) -> None:
         """Take a map that is exactly zero."""
@@ -57,8 +58,13 @@ class Values:
 
     def by_frequency(self, count: int) -> NDArray[np.float64]:
         """Return (frequencies, count), descending, exact zeros put back."""
-        rows = [np.pad(part, ((0, 0), (0, count - part.shape[1]))) for part in self.rows or ()]
-        return -np.sort(-np.concatenate(rows), 1)
+        parts = self.rows or ()
+        rows = np.zeros((sum(map(len, parts)), count))
+        start = 0
+        for part in parts:
+            rows[start : start + len(part), : part.shape[1]] = part
+            start += len(part)
+        return -np.sort(-rows, 1)
 
     def spectrum(
         self, question: BlockQuestion, count: int, storage: float, computation: float, lead: str

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 TRIED = 4
 """Frequencies that are solved before any is compared."""
+SINGLE = 32
+"""Size from which on a factorisation in single precision is quicker than one in double."""
 ISOMETRY = 1e-10
 """Relative spread of the squares of A's singular values up to which A counts as a multiple of an isometry."""
 
@@ -123,6 +125,7 @@ def ends(h: Tensor, low: float, high: float) -> tuple[float, float]:
     if low > high:
         found = torch.linalg.eigvalsh(h[:TRIED])
         low, high = float(found.min()), float(found.max())
+    h = h[~_well_within(h, low, high)]
     margin = 1e-12 * max(abs(low), abs(high))
     above, below = h.clone(), -h
     above.diagonal(dim1=-2, dim2=-1).sub_(low - margin)
@@ -132,3 +135,24 @@ def ends(h: Tensor, low: float, high: float) -> tuple[float, float]:
         found = torch.linalg.eigvalsh(h[beyond])
         low, high = min(low, float(found.min())), max(high, float(found.max()))
     return low, high
+
+
+def _well_within(h: Tensor, low: float, high: float) -> Tensor:
+    """Say of which members all eigenvalues lie between two numbers, so far that single precision shows it.
+
+    A factorisation that succeeds is that of a matrix nearby: at most 3n(n+1)u times the largest diagonal
+    entry away (Higham 2002, Theorem 10.3, for complex numbers), u the unit roundoff, and rounding the entries
+    adds less than half of that. It takes half the time of one in double precision.
+    """
+    n, span = h.shape[-1], high - low
+    room = 5 * n * (n + 1) * torch.finfo(torch.float32).eps / 2
+    if not (h.is_complex() and n >= SINGLE and span > 0 and room < 0.1):
+        return torch.zeros(len(h), dtype=torch.bool, device=h.device)
+    below = h * (-1 / span)
+    below.diagonal(dim1=-2, dim2=-1).add_(high / span)  # eigenvalues from 0 to 1
+    inside = torch.ones(len(h), dtype=torch.bool, device=h.device)
+    for shifted in (below, -below):
+        single = shifted.to(torch.complex64)
+        single.diagonal(dim1=-2, dim2=-1).add_(-room if shifted is below else 1 - room)
+        inside &= torch.linalg.cholesky_ex(single).info == 0
+    return inside
