@@ -618,3 +618,21 @@ def test_blocks_tell_their_progress() -> None:
     assert [(p.done, p.blocks) for p in of_blocks] == [(0, 2), (1, 2), (2, 2)]
     assert of_blocks[-1].fraction == pytest.approx(1.0)
     assert seen.index(of_blocks[0]) == len(seen) - 3
+
+
+def test_what_would_be_quicker_goes_by_the_estimated_work() -> None:
+    from specinspect.engine import open_source
+    from specinspect.engine.effort import quicker
+    from specinspect.settings import Settings
+
+    def said(state: dict[str, torch.Tensor], **settings: Any) -> str:
+        chosen = Settings(**settings)
+        return quicker(open_source(state, chosen).discovery.layers, chosen)
+
+    wide = {f"layer4.{i}.conv{j}.weight": torch.ones(32, 32, 3, 3) for i in range(2) for j in (1, 2)}
+    assert said(wide) == (
+        "--maps weight is some 12 times quicker, --patterns 2 is some 2 times quicker, "
+        "--grid 8 is some 4 times quicker"
+    )
+    assert said(wide, maps=("weight",)) == "--grid 8 is some 4 times quicker"
+    assert said({"token_embedding.weight": torch.ones(64, 8)}) == ""

@@ -104,11 +104,13 @@ def report(
 
     from specinspect import engine
     from specinspect.cli.progress import progress
+    from specinspect.engine.effort import quicker
 
     inspection = engine.open_source(checkpoint, settings)
     check_not_input(output, files_read(checkpoint, inspection.checkpoint.files, settings.inputs, config))
     for sentence in (*notice, *inspection.notices):
         say(sentence)
-    with progress(len(inspection.discovery.layers)) as advance:
+    measured = inspection.discovery.layers
+    with progress(len(measured), lambda: quicker(measured, settings)) as advance:
         result = engine.report(inspection, progress=advance)
     write_report(result, chosen.value, output, bounds=show_bounds)

@@ -1,8 +1,9 @@
-"""What is said before a run that will take long."""
+"""What is said of a run that takes long: before it begins, or once that shows."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import prod
 
 from specinspect.errors import ResourceError
@@ -44,6 +45,27 @@ def long_work(layers: Sequence[Layer], blocks: Sequence[Block], settings: Settin
         f"--conv-operator padded: {' and '.join(counted)} {are} of {LARGE:,} to {DENSE_SIDE:,} columns, "
         "which takes minutes; a smaller --grid is quicker, and so are fewer --layers or --patterns",
     )
+
+
+def quicker(layers: Sequence[Layer], settings: Settings) -> str:
+    """Return what would make a run quicker and by how much, estimated; '' where nothing much would.
+
+    Args:
+        layers: that are measured.
+        settings: of the run.
+    """
+    asked = sum(cost(layer, settings).operations for layer in layers)
+    ways = {
+        "--maps weight": replace(settings, maps=("weight",)),
+        f"--patterns {settings.patterns // 4}": replace(settings, patterns=max(1, settings.patterns // 4)),
+        f"--grid {settings.grid // 2}": replace(settings, grid=max(1, settings.grid // 2)),
+    }
+    ratios = {
+        name: asked / max(1.0, sum(cost(layer, other).operations for layer in layers))
+        for name, other in ways.items()
+    }
+    worth = [f"{name} is some {ratio:.0f} times quicker" for name, ratio in ratios.items() if ratio >= 2]
+    return ", ".join(worth)
 
 
 def _large(layer: Layer, side: int) -> bool:
