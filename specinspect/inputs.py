@@ -15,6 +15,7 @@ from specinspect.checkpoint.model import InMemory
 from specinspect.errors import SettingsError
 from specinspect.layers.model import Layer, Stored
 from specinspect.layers.names import split_name
+from specinspect.maps.build import low_padding
 from specinspect.settings import Settings
 
 if TYPE_CHECKING:
@@ -37,6 +38,27 @@ class Inputs:
     """Dense layer → all that came into it when the network was run, as far as bounds rest on it; None where
     no batch flowed through the network."""
     notices: tuple[str, ...] = ()
+
+    def sides_of(self, layer: Layer) -> tuple[int, ...] | None:
+        """Return the sides of the whole images at which a convolution's D is taken, None without any.
+
+        Raises:
+            SettingsError: they are too small for the layer's kernel.
+        """
+        observed, given = self.outputs.get(layer.name), self.per_layer.get(layer.name)
+        if layer.conv is None:
+            return None
+        if observed is not None:
+            return observed.sides or None
+        if given is None or layer.conv.transposed or len(given.shape) != 2 + len(layer.conv.kernel):
+            return None
+        sides, conv = given.shape[2:], layer.conv
+        axes = zip(sides, low_padding(conv), conv.kernel, conv.dilation.value, strict=True)
+        if any(n + 2 * low <= d * (k - 1) for n, low, k, d in axes):
+            raise SettingsError(
+                f"--inputs: layer {layer.name!r}: inputs of {given.shape} are too small for its kernel"
+            )
+        return sides
 
 
 NO_INPUTS = Inputs()

@@ -176,9 +176,6 @@ class Settings:
                 "--conv-pattern pixel: a D that differs from pixel to pixel has no Fourier blocks",
                 "add --conv-operator padded",
             )
-        if self.conv_pattern == "pixel" and self.inputs is not None:
-            raise SettingsError("--conv-pattern pixel: not together with --inputs", "leave one out")
-
         if self.init is not None and self.init not in INITS and _init_std(self.init) is None:
             raise SettingsError(
                 f"--init: expected {', '.join(INITS)} or std:X with X above 0, got {self.init!r}"

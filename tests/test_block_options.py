@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
+from scipy.sparse.linalg import LinearOperator, svds
 from torch import nn
 
 import specinspect
@@ -115,10 +117,7 @@ def test_padded_blocks_with_a_diagonal_per_pixel(
     assert block.chain.condition_number_status == "infinite"
     assert block.chain.numerical_rank == np.linalg.matrix_rank(j) == passing
     assert block.chain.pseudo_condition_number == pytest.approx(values[0] / values[passing - 1])
-    assert (
-        f"{GRID}×{GRID} grid with zeros around it: the input size is not stored in the checkpoint"
-        in block.assumptions
-    )
+    assert f"{GRID}×{GRID} grid with zeros around it: the sides of the inputs given" in block.assumptions
     assert not any("standard normal" in sentence for sentence in block.assumptions)
 
 
@@ -187,14 +186,73 @@ def test_inputs_through_the_network(nets: Any, tmp_path: Path) -> None:
     assert_values(only_block(report).chain, mlp_truth(net, entering))
 
 
-def test_inputs_of_other_sides_than_the_grid_are_not_taken(nets: Any, tmp_path: Path) -> None:
+def test_inputs_of_other_sides_than_the_grid_are_the_grid(nets: Any, tmp_path: Path) -> None:
     net = randomised(nets.Basic())
     torch.save(net.state_dict(), tmp_path / "net.pt")
-    np.save(tmp_path / "x.npy", np.ones((1, 3, 7, 5)))
-    report = specinspect.inspect("net.pt", model="block_nets:Basic", inputs="x.npy", grid=GRID)
+    x = torch.randn(1, 3, 7, 5, dtype=torch.float64)
+    np.save(tmp_path / "x.npy", x.numpy())
+    common: dict[str, Any] = {"model": "block_nets:Basic", "inputs": "x.npy", "grid": GRID, "spectra": True}
+    block = only_block(specinspect.inspect("net.pt", **common))
+    assert block.grid == (7, 5)
+    assert "periodic 7×5 grid: the sides of the inputs given" in block.assumptions
+    assert not any("standard normal" in sentence for sentence in block.assumptions)
+    assert block.chain is not None
+    assert block.chain.count == 3 * 7 * 5
+    padded = only_block(specinspect.inspect("net.pt", **common, conv_operator="padded"))
+    with torch.no_grad():
+        z = net.conv1(x)[0]  # type: ignore[operator]
+    mask = (z[:, 3, 2] > 0).double()[:, None, None].expand_as(z)  # the middle pixel's
+    assert_values(padded.chain, jacobian(lambda v: net.conv2(mask * net.conv1(v)), x[0]))  # type: ignore[operator]
+
+
+def test_inputs_that_no_periodic_grid_can_have_are_not_taken(nets: Any, tmp_path: Path) -> None:
+    net = randomised(nets.Basic(2, 4, 2))
+    torch.save(net.state_dict(), tmp_path / "net.pt")
+    np.save(tmp_path / "x.npy", np.ones((1, 2, 7, 5)))
+    arguments = '{"inn": 2, "out": 4, "stride": 2}'
+    report = specinspect.inspect(
+        "net.pt", model="block_nets:Basic", model_args=arguments, inputs="x.npy", grid=GRID
+    )
     block = only_block(report)
     assert "the inputs given have sides 7×5, not those of its grid" in block.assumptions
     assert "activations sampled at standard normal inputs of the block" in block.assumptions
+
+
+def test_inputs_too_large_to_be_written_out_change_no_grid_unless_every_pixel_is_asked_for(
+    nets: Any, tmp_path: Path
+) -> None:
+    net = randomised(nets.Basic())
+    torch.save(net.state_dict(), tmp_path / "net.pt")
+    x = torch.randn(1, 3, 37, 38, dtype=torch.float64)  # 4218 columns
+    np.save(tmp_path / "x.npy", x.numpy())
+    common: dict[str, Any] = {"model": "block_nets:Basic", "inputs": "x.npy", "conv_operator": "padded"}
+    common |= {"layers": ("conv*",), "grid": GRID}
+    block = only_block(specinspect.inspect("net.pt", **common))
+    assert block.grid == (GRID, GRID)
+    assert "the inputs given have sides 37×38, not those of its grid" in block.assumptions
+    block = only_block(specinspect.inspect("net.pt", **common, conv_pattern="pixel"))
+    assert block.grid == (37, 38)
+    assert block.chain is not None
+    assert "Lanczos" in block.chain.method
+
+    def product(v: NDArray[np.float64], *, transposed: bool) -> NDArray[np.float64]:
+        start = x.clone().requires_grad_()
+        out = net.branch(start)  # type: ignore[operator]
+        other = torch.ones_like(out).requires_grad_()
+        (pulled,) = torch.autograd.grad(out, start, other, create_graph=not transposed)
+        if transposed:
+            other = torch.from_numpy(np.ascontiguousarray(v)).reshape(out.shape)
+            (found,) = torch.autograd.grad(net.branch(start), start, other)  # type: ignore[operator]
+        else:
+            direction = torch.from_numpy(np.ascontiguousarray(v)).reshape(x.shape)
+            (found,) = torch.autograd.grad(pulled, other, direction)
+        return np.asarray(found.flatten())
+
+    n = x.numel()
+    forward, backward = partial(product, transposed=False), partial(product, transposed=True)
+    j = LinearOperator((n, n), matvec=forward, rmatvec=backward, dtype=np.float64)
+    top = float(svds(j, k=1, return_singular_vectors=False, random_state=0)[0])
+    assert block.chain.sigma_max == pytest.approx(top, rel=1e-6)
 
 
 def test_inputs_that_do_not_fit(nets: Any, tmp_path: Path) -> None:

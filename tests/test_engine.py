@@ -20,9 +20,11 @@ from torch import nn
 from torch.nn.utils import parametrizations
 
 import specinspect
+from specinspect import engine
 from specinspect.engine import Progress
 from specinspect.errors import LayerError, ResourceError, SettingsError
 from specinspect.report.model import LayerResult, Report
+from specinspect.settings import Settings
 
 
 @pytest.fixture(autouse=True)
@@ -446,6 +448,16 @@ def test_what_the_periodic_grid_says_of_the_padded_layer() -> None:
     assert np.linalg.eigvalsh(dense + dense.T)[0] >= bounds.tau_min - 1e-9
     assert result.boundary == "circular"
     assert "padding_bounds" in inspect({"c.weight": kernel}, grid=5).to_dict()["layers"][0]
+
+
+@pytest.mark.parametrize("pattern", ["channel", "pixel"])
+def test_no_study_takes_a_periodic_layer_for_one_with_zeros_around_it(pattern: str) -> None:
+    state = {"a.weight": torch.randn(3, 3, 3, 3), "b.weight": torch.randn(3, 3)}
+    chosen = Settings(conv_operator="padded", conv_pattern=pattern, grid=4, activation="relu")
+    inspection = engine.open_source(state, chosen)
+    first, second = engine.report(inspection)
+    assert engine.study_layer(inspection, first.layer, first.maps["weight"]) is None
+    assert engine.study_layer(inspection, second.layer, second.maps["weight"]) is not None
 
 
 def test_a_pattern_for_every_pixel() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
@@ -73,7 +74,8 @@ def layer_outputs(
                 paths[name].register_forward_pre_hook(partial(_tell, tell))
         parameter = next(iter(module.parameters()), None)
         floating = inputs.is_floating_point() and parameter is not None
-        with torch.inference_mode(), quiet_stdout():
+        with torch.inference_mode(), quiet_stdout(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             module(inputs.to(parameter.dtype) if floating and parameter is not None else inputs)
     except (Exception, SystemExit) as error:
         if not floating and not inputs.is_floating_point() and "type" in str(error):

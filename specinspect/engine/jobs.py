@@ -101,12 +101,16 @@ def block_cost(job: BlockJob) -> Cost:
         affordable_patterns,
         block_operations,
         exact_cost,
+        own_sides,
     )
 
-    grid, patterns = job.settings.grid, job.settings.patterns
-    affordable = affordable_grid(job.block, job.layers, grid, patterns)
+    settings, patterns = job.settings, job.settings.patterns
+    per_pixel = settings.conv_pattern == "pixel"
+    exact = settings.conv_operator == "padded" or per_pixel
+    given = None if job.entering is None else job.entering.shape
+    grid = own_sides(job.block, job.layers, given, patterns, zeros=exact, per_pixel=per_pixel)
+    affordable = grid or affordable_grid(job.block, job.layers, settings.grid, patterns)
     size = sum(prod(layer.shape) for layer in job.layers.values())
-    exact = job.settings.conv_operator == "padded" or job.settings.conv_pattern == "pixel"
     if exact and any(layer.conv is not None for layer in job.layers.values()):
         return Cost(*exact_cost(job.block, job.layers, affordable, patterns))
     patterns = affordable_patterns(job.block, job.layers, affordable, patterns)

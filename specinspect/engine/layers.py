@@ -110,7 +110,7 @@ def _without_numbers(job: Job, error: Exception) -> LayerResult:
         layer,
         maps,
         time.perf_counter() - start,
-        grid=grid_sides(layer, settings.grid),
+        grid=layer.sides or grid_sides(layer, settings.grid),
         boundary=boundary,
         notes=(*entries.notes, why_failed(error)),
         zeros=entries.zeros,
@@ -119,6 +119,8 @@ def _without_numbers(job: Job, error: Exception) -> LayerResult:
 
 def study_layer(inspection: Inspection, layer: Layer, weight: Spectrum) -> Study | None:
     """Return a layer whose skip maps can be had at any ρ and β; None where a skip makes no sense.
+
+    None too for convolutions with zeros around their grid, which are measured anew for every ρ and β.
 
     Args:
         inspection: where the layer is from; what it says of patterns, seed, grid and device counts.
@@ -134,6 +136,8 @@ def study_layer(inspection: Inspection, layer: Layer, weight: Spectrum) -> Study
     from specinspect.spectra.activated import kernel_matrix
     from specinspect.spectra.study import Study
 
+    if layer.conv is not None and inspection.settings.conv_operator == "padded":
+        return None
     plan = choose_plan(inspection.settings.device)
     job = layers_job(inspection, [layer], plan)
     with named_errors(layer.name), torch.inference_mode():
@@ -185,7 +189,7 @@ def _result(
     start = time.perf_counter()
     settings = job.settings
     maps, tau, curve, padding, quantities = {"weight": weight.spectrum}, None, None, None, None
-    assumptions = [*layer.assumptions, *_grid_assumptions(layer, settings.grid)]
+    assumptions = [*layer.assumptions, *_grid_assumptions(layer, settings)]
     notes = [*weight.notes, *((notice,) if notice else ())]
     padded = layer.conv is not None and settings.conv_operator == "padded"
     if padded or (set(settings.maps) != {"weight"} and layer.kind not in {"embedding", "lora"}):
@@ -201,7 +205,7 @@ def _result(
             kind = "none" if unfit else layer.skip.kind
             question = Question(settings.rho, settings.beta, kind, d.diagonals, a)
             if isinstance(linear, ConvolutionMap) and settings.conv_operator == "padded":
-                answer = _padded(layer, linear, question, plan, settings)
+                answer = _padded(layer, _on_own_sides(layer, linear), question, plan, settings)
             else:
                 answer = measure_maps(
                     linear,
@@ -215,6 +219,8 @@ def _result(
                 curve = skip_curve(linear, kind, settings.rho, BETAS, plan, a)
             zeros_outside = layer.conv is not None and not layer.conv.transposed
             useful = not padded or settings.wants_bounds
+            if isinstance(linear, ConvolutionMap):
+                useful &= layer.sides in {None, linear.grid}
             if isinstance(linear, ConvolutionMap) and zeros_outside and useful and any(linear.padding):
                 periodic, rho, beta = weight.spectrum, settings.rho, settings.beta
                 padding = padding_bounds(linear, plan, circular=periodic, rho=rho, beta=beta)
@@ -231,7 +237,7 @@ def _result(
         layer,
         shown,
         shared + time.perf_counter() - start,
-        grid=grid_sides(layer, settings.grid),
+        grid=layer.sides or grid_sides(layer, settings.grid),
         tau=tau,
         skip_curve=curve,
         boundary=None if layer.conv is None else BOUNDARIES[settings.conv_operator],
@@ -277,32 +283,51 @@ def _padded(
     return Answer(maps, padded_tau(linear, plan, transposed=transposed))
 
 
+def _on_own_sides(layer: Layer, linear: ConvolutionMap) -> ConvolutionMap:
+    """Return the layer's map on images of the sides that are given for it, which no stride need divide."""
+    return linear if layer.sides is None else replace(linear, grid=layer.sides)
+
+
 def probes_of(job: Job, layer: Layer, linear: LinearMap, plan: Plan) -> Probes:
     """Return at which inputs the layer's D is taken: the network's, the user's, or random ones."""
     from specinspect.checkpoint.read import read_tensor
     from specinspect.maps.operator import ConvolutionOperator
 
-    given = job.inputs.per_layer.get(layer.name)
-    pixels = None
+    given, observed = job.inputs.per_layer.get(layer.name), job.inputs.outputs.get(layer.name)
+    pixels, notice = None, ""
     if isinstance(linear, ConvolutionMap) and job.settings.conv_pattern == "pixel":
         transposed = layer.conv is not None and layer.conv.transposed
-        pixels = ConvolutionOperator.of(linear, transposed=transposed, device=plan.device)
+        own = _on_own_sides(layer, linear)
+        pixels = ConvolutionOperator.of(own, transposed=transposed, device=plan.device)
+        if observed is not None and tuple(observed.values.shape[1:]) != pixels.outputs:
+            seen, computed = (
+                "×".join(map(str, shape)) for shape in (observed.values.shape[1:], pixels.outputs)
+            )
+            notice = f"its outputs in the network are {seen}, not {computed} as with zeros around its inputs"
+            observed = None
     return Probes(
         job.settings.patterns,
         job.settings.seed,
         inputs=None if given is None else read_tensor(given),
-        observed=job.inputs.outputs.get(layer.name),
+        observed=observed,
         pixels=pixels,
+        notice=notice,
     )
 
 
-def _grid_assumptions(layer: Layer, side: int) -> tuple[str, ...]:
-    sides = grid_sides(layer, side)
-    if sides is None:
+def _grid_assumptions(layer: Layer, settings: Settings) -> tuple[str, ...]:
+    sides = layer.sides or grid_sides(layer, settings.grid)
+    if sides is None or layer.conv is None:
         return ()
-    text, asked = "×".join(map(str, sides)), asked_side(layer, side)
+    text, asked = "×".join(map(str, sides)), asked_side(layer, settings.grid)
+    padded = settings.conv_operator == "padded"
+    lead = f"{text} grid with zeros around it" if padded else f"periodic {text} grid"
+    mode = layer.conv.padding_mode
+    other = (f"padded by {mode} in the network, by zeros here",) if padded and mode != "zeros" else ()
+    if layer.sides is not None:
+        return (f"{lead}: the sides of the images given", *other)
     if any(n != asked for n in sides):
-        return (f"periodic grid {text} instead of side {asked}, to hold the kernel and divide by the stride",)
+        return (f"{lead} instead of side {asked}, to hold the kernel and divide by the stride", *other)
     if layer.grid is not None:
-        return (f"periodic {text} grid, as a rule says",)
-    return (f"periodic {text} grid: the input size is not stored in the checkpoint",)
+        return (f"{lead}, as a rule says", *other)
+    return (f"{lead}: the input size is not stored in the checkpoint", *other)

@@ -85,6 +85,8 @@ def _chosen(source: Source, checkpoint: Checkpoint, settings: Settings) -> Inspe
         discovery = select(discovery, settings.layers, settings.exclude)
     blocks = _blocks(everything, discovery, checkpoint, architecture, settings)
     inputs = read_inputs(settings, checkpoint, discovery.layers, [block.layers[0] for block in blocks.blocks])
+    if settings.conv_pattern == "pixel":
+        everything, discovery = _on_given_images(everything, inputs), _on_given_images(discovery, inputs)
     not_understood = [f"block {item.name} of the model: {item.reason}" for item in blocks.skipped]
     return Inspection(
         checkpoint,
@@ -103,6 +105,15 @@ def _chosen(source: Source, checkpoint: Checkpoint, settings: Settings) -> Inspe
         ),
         open_cache() if settings.cache and _worth_keeping(checkpoint, settings) else None,
     )
+
+
+def _on_given_images(found: Discovery, inputs: Inputs) -> Discovery:
+    """Return the layers with the sides of the images that they are given."""
+    layers = tuple(
+        layer if (sides := inputs.sides_of(layer)) is None else replace(layer, sides=sides)
+        for layer in found.layers
+    )
+    return replace(found, layers=layers)
 
 
 def _worth_keeping(checkpoint: Checkpoint, settings: Settings) -> bool:

@@ -180,6 +180,7 @@ def _of_blocks(jobs: Sequence[BlockJob]) -> ProductExtremes:
             settings.patterns,
             settings.conv_operator == "padded",
             settings.conv_pattern == "pixel",
+            entering,
         )
         at, _ = sampled(job.block, branch, None, entering, settings.patterns, settings.seed, how)
         ready.append(RowBlock(branch, how, at))

@@ -167,3 +167,5 @@ class Layer:
     skip: Skip = Skip("none", "assumed")
     grid: int | None = None
     """Side of the periodic grid where a rule sets one for this layer."""
+    sides: tuple[int, ...] | None = None
+    """Of the images that the user gives this very layer, where it is measured on those, pixel by pixel."""

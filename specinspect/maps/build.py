@@ -22,17 +22,18 @@ Read = Callable[[str], "torch.Tensor"]
 def grid_sides(layer: Layer, side: int) -> tuple[int, ...] | None:
     """Return the periodic grid for a convolution, None for any other layer.
 
-    The side that a rule sets for this layer counts before `side`, that of the run. It is widened where the
-    kernel would wrap onto itself and rounded up to a multiple of the stride, without which the operator has
-    no Fourier blocks (MATH R61).
+    The sides of the user's images count first, then the side that a rule sets for this layer, then `side`,
+    that of the run. They are widened where the kernel would wrap onto itself and rounded up to a multiple of
+    the stride, without which the operator has no Fourier blocks (MATH R61).
     """
     if layer.conv is None:
         return None
     geometry = layer.conv
-    asked = asked_side(layer, side)
+    asked = layer.sides or (asked_side(layer, side),) * len(geometry.kernel)
     sides = []
-    for k, s, d in zip(geometry.kernel, geometry.stride.value, geometry.dilation.value, strict=True):
-        needed = max(asked, d * (k - 1) + 1)
+    axes = zip(asked, geometry.kernel, geometry.stride.value, geometry.dilation.value, strict=True)
+    for n, k, s, d in axes:
+        needed = max(n, d * (k - 1) + 1)
         sides.append(-(-needed // s) * s)
     if prod(sides) > MOST_POINTS:
         raise ResourceError(

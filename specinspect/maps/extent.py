@@ -22,7 +22,7 @@ def padded_shape(layer: Layer, side: int) -> tuple[int, int] | None:
     Raises:
         ResourceError: the grid is too fine.
     """
-    conv, fine = layer.conv, grid_sides(layer, side)
+    conv, fine = layer.conv, layer.sides or grid_sides(layer, side)
     if conv is None or fine is None:
         return None
     axes = zip(fine, low_padding(conv), conv.kernel, conv.dilation.value, conv.stride.value, strict=True)

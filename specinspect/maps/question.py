@@ -62,6 +62,8 @@ class Probes:
     """What the layer put out when the whole network was run."""
     pixels: ConvolutionOperator | None = None
     """The layer on its grid, where D is wanted for every pixel."""
+    notice: str = ""
+    """Why what the layer put out is not used."""
 
 
 def activated(
@@ -140,12 +142,15 @@ def _per_pixel(
         z = probes.observed.values.to(operator.device).double()
         z = z if normalise is None else normalise(z)
         return pixel_diagonals_at(z.flatten(1), operator.outputs, affine, activation), ()
-    how: tuple[str, ...] = ()
+    how = (probes.notice,) if probes.notice else ()
     if probes.inputs is not None:
         images = _some(checked_inputs(layer, probes.inputs), layer, probes).flatten(1)
     else:
         images = normal_probes(operator, probes.patterns, probe_seed(probes.seed, layer.name))
-        how = ("D sampled at standard normal images, pixel by pixel",)
+        how = (
+            *how,
+            "D sampled at standard normal images, pixel by pixel",
+        )
     return sample_pixel_diagonals(operator, bias, affine, activation, images, normalise), how
 
 

@@ -1,6 +1,6 @@
 """A block as stages that can be run, and whose derivatives at a point can be multiplied with (MATH §0)."""
 
-from specinspect.maps.blocks.build import Branch, block_grid, build_branch
+from specinspect.maps.blocks.build import Branch, Grid, block_grid, build_branch
 from specinspect.maps.blocks.functions import FUNCTIONS, Function
 from specinspect.maps.blocks.linear import Affine, Convolution, Dense
 from specinspect.maps.blocks.nonlinear import Elementwise, Gated, Normalizer
@@ -9,7 +9,7 @@ from specinspect.maps.blocks.run import (
     cotangent,
     dense_jacobian,
     jacobian,
-    keeps_grid,
+    meets,
     pieces,
     points,
     sample_inputs,
@@ -28,6 +28,7 @@ __all__ = [
     "Elementwise",
     "Function",
     "Gated",
+    "Grid",
     "Kernel",
     "Matrix",
     "Normalizer",
@@ -40,7 +41,7 @@ __all__ = [
     "cotangent",
     "dense_jacobian",
     "jacobian",
-    "keeps_grid",
+    "meets",
     "pieces",
     "points",
     "sample_inputs",

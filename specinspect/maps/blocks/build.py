@@ -36,6 +36,9 @@ from specinspect.maps.model import ConvolutionMap, DenseMap, LowRankMap
 if TYPE_CHECKING:
     from torch import Tensor
 
+Grid = int | tuple[int, ...]
+"""One side for all axes, or each axis's."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Branch:
@@ -52,6 +55,13 @@ class Branch:
     coarse: tuple[int, ...]
     """Sides of the grid of the output."""
     assumptions: tuple[str, ...] = ()
+    alone: bool = False
+    """Without a shortcut."""
+
+    @property
+    def strides(self) -> int:
+        """Input pixels for each output pixel: the product of all strides, over all axes."""
+        return prod(prod(s.kernel.stride) for s in self.stages if isinstance(s, Convolution))
 
     @property
     def varies(self) -> bool:
@@ -64,7 +74,7 @@ def build_branch(
     layers: Mapping[str, Layer],
     read: Read,
     available: frozenset[str],
-    grid: int,
+    grid: Grid,
     *,
     zeros: bool = False,
 ) -> Branch:
@@ -75,8 +85,8 @@ def build_branch(
         layers: name → layer, those of the block at least.
         read: name → tensor on the CPU.
         available: names that can be read.
-        grid: side of the periodic grid for convolutions; widened where a kernel would wrap onto itself, and
-            to a multiple of the strides.
+        grid: side of the grid for convolutions, or its sides; widened where a kernel would wrap onto itself,
+            and to a multiple of the strides. Sides with zeros around them are taken as they are.
         zeros: convolutions have zeros around the grid, where their own padding is of zeros.
 
     Raises:
@@ -88,21 +98,27 @@ def build_branch(
     shortcut = None
     if block.shortcut.factors:
         shortcut = builder.stages(block.shortcut.factors, inputs)
-    sides = block_grid(block, layers, grid)
-    stride = total_stride(block.factors, layers) or total_stride(block.shortcut.factors, layers)
+    sides = grid if zeros and isinstance(grid, tuple) else block_grid(block, layers, grid)
+    coarse = sides
+    for stage in stages:
+        coarse = stage.places(coarse) if isinstance(stage, Convolution) else coarse
     return Branch(
         stages,
         shortcut,
         inputs,
         builder.width,
         sides,
-        tuple(n // s for n, s in zip(sides, stride, strict=True)),
+        coarse,
         tuple(dict.fromkeys(builder.assumptions)),
+        block.shortcut.kind == "none",
     )
 
 
-def block_grid(block: Block, layers: Mapping[str, Layer], side: int) -> tuple[int, ...]:
-    """Return the periodic grid for a block, () where it has no convolution."""
+def block_grid(block: Block, layers: Mapping[str, Layer], grid: Grid) -> tuple[int, ...]:
+    """Return the periodic grid for a block, () where it has no convolution.
+
+    A rule's side of one of its layers counts before that of the run, but not before sides that are given.
+    """
     needed: tuple[int, ...] = ()
     strides: tuple[int, ...] = ()
     for factors in (block.factors, block.shortcut.factors):
@@ -117,9 +133,10 @@ def block_grid(block: Block, layers: Mapping[str, Layer], side: int) -> tuple[in
             own = tuple((d * (k - 1) + 1) * s for d, k, s in reach)
             needed = tuple(map(max, needed or own, own))
     needed = needed or (1,) * len(strides)
-    ruled = [g for name in block.layers if (g := layers[name].grid) is not None]
-    asked = ruled[0] if ruled else side
-    return tuple(-(-max(asked, n) // s) * s for n, s in zip(needed, strides, strict=True))
+    if isinstance(grid, int):
+        ruled = [g for name in block.layers if (g := layers[name].grid) is not None]
+        grid = (ruled[0] if ruled else grid,) * len(strides)
+    return tuple(-(-max(asked, n) // s) * s for asked, n, s in zip(grid, needed, strides, strict=True))
 
 
 @dataclass
@@ -170,7 +187,8 @@ class _Builder:
                 size = prod(factor.sides)
                 kernel = torch.full((self.width, 1, 1, *factor.sides), 1 / size, dtype=torch.float64)
                 axes = len(factor.sides)
-                return Convolution(Kernel(kernel, factor.sides, (1,) * axes, (0,) * axes), None)
+                pool = Kernel(kernel, factor.sides, (1,) * axes, (0,) * axes)
+                return Convolution(pool, None, zeros=self.zeros)
 
     def _layer(self, apply: Apply) -> Stage:
         layer = self.layers[apply.layer]

@@ -60,13 +60,34 @@ class Convolution:
         groups, out, inn, *sizes = self.kernel.kernel.shape
         return self.kernel.kernel.reshape(groups * out, inn, *sizes)
 
-    def _places(self, axis: int, side: int, device: torch.device) -> Tensor:
-        """Return which input pixel each pixel of the padded input is, along one axis."""
-        return (torch.arange(self._length(axis, side), device=device) - self.kernel.padding[axis]) % side
+    def _wrapped(self, axis: int, sides: Sequence[int], device: torch.device) -> Tensor:
+        """Return which input pixel each pixel of the periodic input is, along one axis."""
+        places = torch.arange(self._length(axis, sides), device=device)
+        return (places - self.kernel.padding[axis]) % sides[axis]
 
-    def _length(self, axis: int, side: int) -> int:
-        """Return how many pixels the padded input has along one axis."""
-        k, coarse = self.kernel, side // self.kernel.stride[axis]
+    def places(self, sides: Sequence[int]) -> tuple[int, ...]:
+        """Return the sides of the output: torch's, with as many zeros above as below, or one per stride."""
+        k = self.kernel
+        if not self.zeros:
+            return tuple(n // s for n, s in zip(sides, k.stride, strict=True))
+        axes = zip(sides, k.kernel.shape[3:], k.stride, k.dilation, k.padding, strict=True)
+        return tuple((n + 2 * p - d * (size - 1) - 1) // s + 1 for n, size, s, d, p in axes)
+
+    def certain(self, sides: Sequence[int]) -> bool:
+        """Say whether `places` is what torch's convolution does, whichever way an even kernel is padded.
+
+        Of padding="same" only the zeros on the low side are known here; of an even kernel there is one more
+        on the other side.
+        """
+        k, found = self.kernel, self.places(sides)
+        reach = [d * (size - 1) for size, d in zip(k.kernel.shape[3:], k.dilation, strict=True)]
+        uneven = any(2 * p + 1 == r for p, r in zip(k.padding, reach, strict=True))
+        each = tuple(n // s for n, s in zip(sides, k.stride, strict=True))
+        return min(found) > 0 and not (self.zeros and uneven and found != each)
+
+    def _length(self, axis: int, sides: Sequence[int]) -> int:
+        """Return how many pixels of the padded input are read along one axis."""
+        k, coarse = self.kernel, self.places(sides)[axis]
         return (coarse - 1) * k.stride[axis] + k.dilation[axis] * (k.kernel.shape[3 + axis] - 1) + 1
 
     def _margins(self, sides: Sequence[int]) -> list[int]:
@@ -75,14 +96,8 @@ class Convolution:
         return [
             margin
             for axis in reversed(range(len(sides)))
-            for margin in (low[axis], self._length(axis, sides[axis]) - sides[axis] - low[axis])
+            for margin in (low[axis], self._length(axis, sides) - sides[axis] - low[axis])
         ]
-
-    def keeps(self, sides: Sequence[int]) -> bool:
-        """Say whether torch's convolution, with as many zeros above as below, has one place per stride."""
-        k = self.kernel
-        axes = zip(sides, k.kernel.shape[3:], k.stride, k.dilation, k.padding, strict=True)
-        return all((n + 2 * p - d * (size - 1) - 1) // s + 1 == n // s for n, size, s, d, p in axes)
 
     def run(self, x: Tensor) -> Tensor:
         """Return K∗x + b."""
@@ -94,8 +109,9 @@ class Convolution:
         k = self.kernel
         if self.zeros:
             v = F.pad(v, self._margins(v.shape[2:]))
-        for axis in range(0 if self.zeros else v.ndim - 2):
-            v = v.index_select(2 + axis, self._places(axis, v.shape[2 + axis], v.device))
+        sides = v.shape[2:]
+        for axis in range(0 if self.zeros else len(sides)):
+            v = v.index_select(2 + axis, self._wrapped(axis, sides, v.device))
         return _CONVOLVE[v.ndim - 2](
             v, self._weight, stride=k.stride, dilation=k.dilation, groups=k.kernel.shape[0]
         )
@@ -107,13 +123,12 @@ class Convolution:
             w, self._weight, stride=k.stride, dilation=k.dilation, groups=k.kernel.shape[0]
         )
         if self.zeros:
-            sides = [n * s for n, s in zip(w.shape[2:], k.stride, strict=True)]
-            return F.pad(v, [-margin for margin in self._margins(sides)])
-        for axis in range(w.ndim - 2):
-            side = w.shape[2 + axis] * k.stride[axis]
+            return F.pad(v, [-margin for margin in self._margins(x.shape[2:])])
+        sides = [n * s for n, s in zip(w.shape[2:], k.stride, strict=True)]
+        for axis, side in enumerate(sides):
             shape = [*v.shape]
             shape[2 + axis] = side
-            v = v.new_zeros(shape).index_add_(2 + axis, self._places(axis, side, v.device), v)
+            v = v.new_zeros(shape).index_add_(2 + axis, self._wrapped(axis, sides, v.device), v)
         return v
 
     def piece(self, x: Tensor) -> Piece:

@@ -76,16 +76,18 @@ def jacobian(branch: Branch, x: Tensor) -> tuple[Tensor, Tensor]:
     return dense_jacobian(branch.stages, x), dense_jacobian(shortcut_stages(branch), x)
 
 
-def keeps_grid(branch: Branch) -> bool:
-    """Say whether every convolution of a block has exactly one place per stride, zeros around its grid."""
-    for stages in (branch.stages, branch.shortcut or ()):
+def meets(branch: Branch) -> bool:
+    """Say whether branch and shortcut end on one grid that is certain, with the zeros around the first."""
+    ends = []
+    for stages in (branch.stages, branch.shortcut):
         sides = branch.grid
-        for stage in stages:
+        for stage in stages or ():
             if isinstance(stage, Convolution):
-                if stage.zeros and not stage.keeps(sides):
+                if not stage.certain(sides):
                     return False
-                sides = tuple(n // s for n, s in zip(sides, stage.kernel.stride, strict=True))
-    return True
+                sides = stage.places(sides)
+        ends.append(sides)
+    return ends[0] == ends[1] or branch.alone
 
 
 def alike_at_all_pixels(at: Sequence[Tensor]) -> list[Tensor]:

@@ -6,7 +6,13 @@ pixel, J falls apart into one small matrix per output frequency, strides include
 each of the input frequencies that fold onto it (MATH R60, R61, R63).
 """
 
-from specinspect.spectra.blocks.cost import affordable_grid, affordable_patterns, block_operations, exact_cost
+from specinspect.spectra.blocks.cost import (
+    affordable_grid,
+    affordable_patterns,
+    block_operations,
+    exact_cost,
+    own_sides,
+)
 from specinspect.spectra.blocks.measure import BlockAnswer, measure_block
 
 __all__ = [
@@ -16,4 +22,5 @@ __all__ = [
     "block_operations",
     "exact_cost",
     "measure_block",
+    "own_sides",
 ]

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from math import prod
 
-from specinspect.layers.blocks import Apply, Block, Repeat, total_stride
+from specinspect.layers.blocks import (
+    Activate,
+    Apply,
+    Block,
+    Factor,
+    Gate,
+    Normalize,
+    Repeat,
+    total_stride,
+)
 from specinspect.layers.model import Layer
-from specinspect.maps.blocks import block_grid
+from specinspect.maps.blocks import Grid, block_grid
 from specinspect.spectra.blocks.pixel import DENSE_COLUMNS
 
 MOST_OPERATIONS = 1e12
@@ -24,13 +34,54 @@ def affordable_grid(block: Block, layers: Mapping[str, Layer], grid: int, patter
     return grid
 
 
-def exact_cost(block: Block, layers: Mapping[str, Layer], grid: int, patterns: int) -> tuple[int, float]:
+def own_sides(
+    block: Block,
+    layers: Mapping[str, Layer],
+    given: Sequence[int] | None,
+    patterns: int,
+    *,
+    zeros: bool,
+    per_pixel: bool,
+) -> tuple[int, ...] | None:
+    """Return the sides of the images given for a block's first layer if it is measured on those, else None.
+
+    With zeros around them any sides will do, up to DENSE_COLUMNS where one diagonal per channel is wanted;
+    periodic ones must be a multiple of the strides, hold the kernels and be affordable.
+
+    Args:
+        block: to be measured.
+        layers: name → layer.
+        given: shape of what comes into the first layer, None without.
+        patterns: how many inputs are taken.
+        zeros: whether there are zeros around the grid.
+        per_pixel: whether every pixel has a diagonal of its own.
+    """
+    first = layers[block.layers[0]]
+    if given is None or first.conv is None or len(given) != 2 + len(first.conv.kernel):
+        return None
+    sides, channels = tuple(given[2:]), first.matrix_shape[1]
+    lead = takewhile(lambda factor: not isinstance(factor, Apply | Gate), block.factors)
+    if given[1] != channels or not min(given) or any(_varies(factor) for factor in lead):
+        return None
+    if zeros:
+        return sides if per_pixel or channels * prod(sides) <= DENSE_COLUMNS else None
+    fits = block_grid(block, layers, sides) == sides
+    return sides if fits and block_operations(block, layers, sides, patterns) <= MOST_OPERATIONS else None
+
+
+def _varies(factor: Factor) -> bool:
+    """Say whether a factor without a layer has a derivative that depends on the input."""
+    normalises = isinstance(factor, Normalize) and factor.norm.kind != "batch_norm" and not factor.gain_only
+    return normalises or isinstance(factor, Activate)
+
+
+def exact_cost(block: Block, layers: Mapping[str, Layer], grid: Grid, patterns: int) -> tuple[int, float]:
     """Estimate the bytes and operations of a block with zeros around its grid, or a diagonal per pixel.
 
     Written out, J and its shortcut are matrices over all pixels; iterated, only vectors are held.
     """
     chosen = [layers[name] for name in block.layers]
-    sides = block_grid(block, layers, grid)
+    sides = grid if isinstance(grid, tuple) else block_grid(block, layers, grid)
     stride = total_stride(block.factors, layers) or (1,) * len(sides)
     columns = chosen[0].matrix_shape[1] * prod(sides)
     rows = chosen[-1].matrix_shape[0] * prod(sides) // prod(stride)
@@ -41,7 +92,7 @@ def exact_cost(block: Block, layers: Mapping[str, Layer], grid: int, patterns: i
     return 8 * 8 * m * n, patterns * (6.0 * m * n * n + 14.0 * n**3)
 
 
-def affordable_patterns(block: Block, layers: Mapping[str, Layer], grid: int, patterns: int) -> int:
+def affordable_patterns(block: Block, layers: Mapping[str, Layer], grid: Grid, patterns: int) -> int:
     """Return how many activation patterns bound the work, where a grid that holds the kernels does not."""
     if not block_grid(block, layers, grid):
         return patterns
@@ -49,7 +100,7 @@ def affordable_patterns(block: Block, layers: Mapping[str, Layer], grid: int, pa
     return max(1, min(patterns, int(most)))
 
 
-def block_operations(block: Block, layers: Mapping[str, Layer], grid: int, patterns: int) -> float:
+def block_operations(block: Block, layers: Mapping[str, Layer], grid: Grid, patterns: int) -> float:
     """Estimate the floating-point operations that a block takes."""
     chosen = [layers[name] for name in block.layers]
     inputs, outputs = chosen[0].matrix_shape[1], chosen[-1].matrix_shape[0]

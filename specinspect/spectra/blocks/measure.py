@@ -24,7 +24,7 @@ from specinspect.spectra.summary import unusable
 
 if TYPE_CHECKING:
     from torch import Tensor
-from specinspect.spectra.blocks.cost import affordable_grid, affordable_patterns
+from specinspect.spectra.blocks.cost import affordable_patterns
 from specinspect.spectra.blocks.frequency import by_frequency
 from specinspect.spectra.blocks.heads import head_spectra
 from specinspect.spectra.blocks.inside import branch_layers
@@ -86,8 +86,10 @@ def measure_block(
     Raises:
         LayerError: the tensors do not fit together.
     """
-    branch, how, assumptions = built(block, layers, read, available, grid, patterns, zeros, per_pixel)
-    fewer = affordable_patterns(block, layers, affordable_grid(block, layers, grid, patterns), patterns)
+    branch, how, assumptions = built(
+        block, layers, read, available, grid, patterns, zeros, per_pixel, entering
+    )
+    fewer = affordable_patterns(block, layers, branch.grid, patterns)
     if fewer < patterns and branch.varies and inputs is None and not (zeros or per_pixel):
         assumptions.append(f"{fewer} of {patterns} activation patterns, to bound the work")
         patterns = fewer

@@ -144,8 +144,7 @@ def _written_out(
 def _pixel_floors(question: BlockQuestion, at: Sequence[Tensor], pattern: int) -> Floors:
     """Return the floors at the frequency zero, with the first pixel's diagonals."""
     axes = len(question.branch.grid)
-    ratio = prod(question.branch.grid) // prod(question.branch.coarse)
-    turns = torch.zeros(1, ratio, axes, dtype=torch.float64)
+    turns = torch.zeros(1, question.branch.strides, axes, dtype=torch.float64)
     chunk = Chunk(turns, torch.ones(1, dtype=torch.int64))
     product = multiply(pieces(question.branch, at, pattern), chunk, {})
     return Floors.of(product, question.branch.stages, at, pattern)

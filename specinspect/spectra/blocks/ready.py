@@ -14,13 +14,13 @@ from specinspect.maps.blocks import (
     Branch,
     alike_at_all_pixels,
     build_branch,
-    keeps_grid,
+    meets,
     points,
     sample_inputs,
 )
 from specinspect.maps.build import Read
 from specinspect.maps.patterns import probe_seed
-from specinspect.spectra.blocks.cost import affordable_grid
+from specinspect.spectra.blocks.cost import affordable_grid, own_sides
 from specinspect.spectra.blocks.question import PERIODIC
 
 if TYPE_CHECKING:
@@ -36,20 +36,28 @@ def built(
     patterns: int,
     zeros: bool,
     per_pixel: bool,
+    entering: Tensor | None = None,
 ) -> tuple[Branch, str, list[str]]:
-    """Return the block ready to be run, how it is measured, and what was assumed."""
-    grid = affordable_grid(block, layers, asked, patterns)
-    branch = build_branch(block, layers, read, available, grid, zeros=zeros)
+    """Return the block ready to be run, how it is measured, and what was assumed.
+
+    On the sides of what comes into its first layer, where that is given and can be done.
+    """
+    given = None if entering is None else entering.shape
+    smaller = affordable_grid(block, layers, asked, patterns)
     how = f"{'zero-padded, ' if zeros else ''}a diagonal per {'pixel' if per_pixel else 'channel'}"
+    own = own_sides(block, layers, given, patterns, zeros=zeros, per_pixel=per_pixel)
+    branch = build_branch(block, layers, read, available, own or smaller, zeros=zeros)
     assumptions = [*block.assumptions, *branch.assumptions]
-    if zeros and not keeps_grid(branch):
-        branch, how = build_branch(block, layers, read, available, grid), PERIODIC
+    if zeros and not meets(branch):
+        own = own_sides(block, layers, given, patterns, zeros=False, per_pixel=per_pixel)
+        branch, how = build_branch(block, layers, read, available, own or smaller), PERIODIC
         assumptions.append("measured on a periodic grid: with its own zeros it does not keep the grid's size")
     if branch.grid:
         text = "×".join(map(str, branch.grid))
-        smaller = f", smaller than {asked} to bound the work" if grid < asked else ""
         lead = f"{text} grid with zeros around it" if how.startswith("zero") else f"periodic {text} grid"
-        assumptions.append(f"{lead}: the input size is not stored in the checkpoint{smaller}")
+        bounded = f", smaller than {asked} to bound the work" if smaller < asked else ""
+        why = f"the input size is not stored in the checkpoint{bounded}"
+        assumptions.append(f"{lead}: {why if own is None else 'the sides of the inputs given'}")
     return branch, how, assumptions
 
 

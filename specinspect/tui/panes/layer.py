@@ -251,6 +251,7 @@ def _editable(layer: Layer, grid: tuple[int, ...] | None) -> Iterator[Fact]:
         yield Fact("stride", shape(stride.value), words.SOURCES[stride.source], "stride", text)
         sides = grid or ((layer.grid,) * len(layer.conv.kernel) if layer.grid is not None else ())
         source = words.SOURCES["config"] if layer.grid is not None else "setting of the run"
+        source = "the images in --inputs" if layer.sides is not None else source
         yield Fact(
             "grid", shape(sides) if sides else "not computed yet", source, "grid", str(max(sides, default=16))
         )
