@@ -768,8 +768,8 @@ class Inspector(App[None]):
         if self.pane == "layers" or len(self.screen_stack) > 1 or self._ask.is_open:
             return
         pane = self._panes.get(self.pane)
-        if pane is None:
-            return
+        if pane is None or (self.focused is not None and pane in self.focused.ancestors_with_self):
+            return  # in the pane, its keys are found without help
         bindings = pane._bindings.key_to_bindings.get(event.key, ())  # what Textual itself looks through
         for binding in bindings:
             if event.key not in {"enter", "escape"} and await self.run_action(binding.action, pane):

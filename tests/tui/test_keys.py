@@ -18,10 +18,11 @@ from specinspect.tui.bars import Ask
 from specinspect.tui.help import PANE_KEYS, HelpScreen, help_text
 from specinspect.tui.keys import KEYS
 from specinspect.tui.messages import FactEdited, LayerChosen, PatternChosen, ScaleChosen
+from specinspect.tui.panes.bounds import BoundsPane
 from specinspect.tui.panes.skip import SkipPane
 from tests.comparison.canned import comparison
 from tests.report.canned import MARKUP
-from tests.tui.drive import SMALL, computed, drive, screen, table, until
+from tests.tui.drive import SMALL, USUAL, computed, drive, screen, table, until
 from tests.tui.stub import Stub, app, canned, inspection, with_block
 
 QUERY = "encoder.layers.0.attention.self.query"
@@ -619,6 +620,35 @@ def test_keys_of_a_pane_work_from_the_table_and_its_fields_are_reached() -> None
         assert table(inspector).has_focus
 
     drive(inspector, steps)
+
+
+@pytest.mark.parametrize("size", [SMALL, USUAL])
+def test_a_key_of_a_pane_acts_once_whoever_has_the_focus(size: tuple[int, int]) -> None:
+    inspector, _ = with_block(QUERY)
+
+    async def steps(pilot: Pilot[Any]) -> None:
+        await computed(pilot)
+        await until(pilot, lambda: bool(inspector.session.blocks))
+        go_to(inspector, QUERY)
+        pane = inspector._panes["skip"]
+        assert isinstance(pane, SkipPane)
+        await pilot.press("2")
+        await until(pilot, lambda: pane.pair is not None and len(pane.pairs) == 3)
+        if size == SMALL:
+            await until(pilot, lambda: inspector.focused is pane)
+        labels = []
+        for key in ("m", "m", "m", "k", "k", "k"):
+            await pilot.press(key)
+            labels.append(pane.pair.label if pane.pair is not None else "")
+        assert labels == ["D·W", "block", "W", "block", "W", "block"]
+        await pilot.press("b")
+        await until(pilot, lambda: "[block blk[/]]" in screen(inspector))
+        await pilot.press("v")
+        bounds = inspector._panes["bounds"]
+        assert isinstance(bounds, BoundsPane)
+        assert bounds.hiding
+
+    drive(inspector, steps, size)
 
 
 def test_keys_may_come_faster_than_the_app_follows() -> None:
