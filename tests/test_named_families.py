@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from specinspect.architecture import read_architecture
+from specinspect.architecture.norms import identify_norm
 from specinspect.checkpoint import from_module, from_state_dict
 from specinspect.layers import Layer, apply_facts, discover, with_architecture
 from specinspect.layers.blocks import (
@@ -25,8 +26,8 @@ from specinspect.layers.blocks import (
 )
 from specinspect.layers.blocks.model import Apply
 from specinspect.maps.blocks import Branch, build_branch
-from tests.layers.families import CONVNEXTS, RESNETS, InOrder, Mlp, Scaled, randomise
-from tests.test_jacobians import check, sample
+from tests.layers.families import CONVNEXTS, RESNETS, InOrder, Mlp, RootMeanSquare, Scaled, randomise
+from tests.test_jacobians import block_of, check, sample
 
 State = Mapping[str, Tensor]
 
@@ -289,3 +290,104 @@ def test_a_norm_of_any_name_by_its_place_in_the_file(word: str) -> None:
     unknown, _ = only(nn.Sequential(nn.Linear(8, 8), Pair(word)), ordered=False)
     assert not any(isinstance(factor, Normalize) for factor in unknown.factors)
     assert any(s.startswith(f"gain of 1.{word} left out: nothing tells") for s in unknown.assumptions)
+
+
+class Gated(nn.Module):
+    """x + down(silu(gate(norm(x)))·up(norm(x)))."""
+
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        self.ln = norm
+        self.mlp = nn.ModuleDict(
+            {
+                "gate_proj": nn.Linear(8, 12, bias=False),
+                "up_proj": nn.Linear(8, 12, bias=False),
+                "down_proj": nn.Linear(12, 8, bias=False),
+            }
+        )
+
+    def inner(self, x: Tensor) -> Tensor:
+        gate, up, down = self.mlp.values()
+        return down(F.silu(gate(x)) * up(x))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.inner(self.ln(x))
+
+
+@pytest.mark.parametrize("offset", [0.0, 1.0])
+def test_a_norm_that_its_class_does_not_give_away_is_known_by_its_values(offset: float) -> None:
+    net = Gated(RootMeanSquare(8, offset))
+    model = randomise(nn.Sequential(nn.Linear(8, 8), net))
+    architecture = read_architecture(model)
+    assert not architecture.notes
+    assert architecture.activations["0"].name == "identity"
+    assert architecture.normalizations["0"] == "1.ln"
+    found, branch = block_of(model, "1")
+    assert found.source == "model"
+    gain = net.ln.get_parameter("weight") + offset
+    check(branch, sample(8), lambda x: net.inner(gain * x), lambda x: x + net.inner(gain * x))
+    # By names alone the same block, but for what is added to the gain.
+    block, build = only(model)
+    plain = net.ln.get_parameter("weight")
+    check(build(block, 1), sample(8), lambda x: net.inner(plain * x), lambda x: x + net.inner(plain * x))
+
+
+class Inside(nn.Module):
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        self.first, self.ln, self.second = nn.Linear(8, 8), norm, nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.second(F.relu(self.ln(self.first(x))))
+
+
+class ByHand(nn.Module):
+    """Layer normalisation written out, with an ε that is no attribute."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.gamma, self.beta = nn.Parameter(torch.ones(width)), nn.Parameter(torch.zeros(width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x - x.mean(-1, keepdim=True)
+        return self.gamma * x / (x.square().mean(-1, keepdim=True) + 0.02).sqrt() + self.beta
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: RootMeanSquare(8, 1.0, 0.05), lambda: ByHand(8), lambda: nn.RMSNorm(8)]
+)
+def test_a_norm_inside_a_branch_has_its_own_jacobian(make: Callable[[], nn.Module]) -> None:
+    model = randomise(nn.Sequential(nn.Linear(8, 8), Inside(make()), nn.Linear(8, 8)))
+    _, branch = block_of(model, "1")
+    inside = model.get_submodule("1")
+    check(branch, sample(8), lambda x: inside(x) - x, inside)
+
+
+class UnbiasedDeviation(ByHand):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.gamma * (x - x.mean(-1, keepdim=True)) / (x.std(-1, keepdim=True) + 1e-6) + self.beta
+
+
+class OnlyAffine(ByHand):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.gamma * x + self.beta
+
+
+@pytest.mark.parametrize("kind", [UnbiasedDeviation, OnlyAffine])
+def test_what_computes_something_else_is_no_norm(kind: type[ByHand]) -> None:
+    assert identify_norm(kind(8)) is None
+
+
+def test_the_mean_square_of_an_output_is_no_activation() -> None:
+    class WrittenOut(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.before, self.mlp = nn.Linear(8, 8), Mlp(8)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.before(x)
+            return x + self.mlp(x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6))
+
+    architecture = read_architecture(WrittenOut())
+    assert architecture.activations["before"].name == "identity"
+    assert not any("differs between its uses" in note for note in architecture.notes)

@@ -23,11 +23,17 @@ class Follower:
     activation: Activation | None
     """None where it is unknown."""
     norm: str | None = None
+    statistic: bool = False
+    """Only a mean of it is used, as in a normalisation that is written out."""
 
 
 def followers(graph: Graph, layer: Node) -> list[Follower]:
-    """Return what follows on each path from the layer's output, in the order in which forward uses it."""
-    return list(dict.fromkeys(_walk(graph, layer, _State(), set())))
+    """Return what follows on each path from the layer's output, in the order in which forward uses it.
+
+    Statistics of the output are left out, unless nothing else is made of it.
+    """
+    found = list(dict.fromkeys(_walk(graph, layer, _State(), set())))
+    return [item for item in found if not item.statistic] or found
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +62,14 @@ def _walk(graph: Graph, node: Node, state: _State, seen: set[tuple[int, _State]]
         elif user.role == "norm" and not state.mixed and user.step is not None:
             yield from _walk(graph, user, replace(state, norm=state.norm or user.step.path or None), seen)
         else:
-            yield Follower(_meets(user, state, whole=graph.whole), state.norm)
+            yield Follower(_meets(user, state, whole=graph.whole), state.norm, _is_statistic(graph, user))
+
+
+def _is_statistic(graph: Graph, node: Node) -> bool:
+    users = [graph.nodes[index] for index in node.users]
+    means = all(user.role == "pool" and user.detail.startswith("mean(") for user in users)
+    known = node.step.activation if node.role == "activation" and node.step is not None else None
+    return known is not None and known.name in {"square", "abs"} and bool(users) and means
 
 
 def _scaled(state: _State, node: Node) -> _State:

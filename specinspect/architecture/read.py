@@ -16,6 +16,7 @@ from specinspect.architecture.export import UNDECIDABLE, trace_by_export
 from specinspect.architecture.follow import Follower, followers
 from specinspect.architecture.graph import Graph
 from specinspect.architecture.model import Activation, Architecture
+from specinspect.architecture.norms import NormFacts, learn_norms
 from specinspect.architecture.trace import Recording, Trace, record
 from specinspect.checkpoint.model import ModuleFacts
 from specinspect.checkpoint.modules import plain_attributes
@@ -46,8 +47,9 @@ def read_architecture(
         if isinstance(tensor, torch.Tensor) and not nn.parameter.is_lazy(tensor)
     }
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    norms_found = learn_norms(network)
     facts = {
-        path: ModuleFacts(type(part).__name__, plain_attributes(vars(part)))
+        path: ModuleFacts(type(part).__name__, plain_attributes(vars(part)) | _of_norm(norms_found.get(path)))
         for path, part in network.named_modules(remove_duplicate=False)
     }
     recording, fallen_short, assumption = _record(network, batch)
@@ -70,6 +72,13 @@ def read_architecture(
         assumption=assumption,
         tied=_tied(tensors),
     )
+
+
+def _of_norm(found: NormFacts | None) -> dict[str, float | str]:
+    """Return what is known of a handwritten normalisation, as attributes of its module."""
+    if found is None:
+        return {}
+    return {"norm_kind": found.kind, "eps": found.eps, "norm_offset": found.offset}
 
 
 def _record(

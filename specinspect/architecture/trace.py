@@ -14,6 +14,7 @@ import torch
 from torch import fx, nn
 
 from specinspect.architecture.activations import identify
+from specinspect.architecture.norms import norm_facts
 from specinspect.architecture.text import describe
 
 _T = TypeVar("_T")
@@ -214,6 +215,8 @@ def is_leaf(module: nn.Module) -> bool:
 
 def is_norm(module: nn.Module) -> bool:
     """Whether a module is a normalisation, torch's or handwritten (RMSNorm, LayerNorm2d, frozen ones)."""
+    if norm_facts(module) is not None:
+        return True
     if "norm" not in type(module).__name__.lower() or next(module.children(), None) is not None:
         return False
     tensors = [*module.parameters(), *module.buffers()]

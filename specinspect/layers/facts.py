@@ -17,7 +17,7 @@ from specinspect.layers.guesses import Guesses, Known
 from specinspect.layers.leftovers import Attachments, leftover
 from specinspect.layers.model import Activation, Layer, Normalization, Source, Stored
 from specinspect.layers.names import join, split_name
-from specinspect.layers.norms import Norm, find_norms, kind_of_type
+from specinspect.layers.norms import EPSILONS, Norm, find_norms, kind_of_type
 from specinspect.layers.prelu import find_prelus
 from specinspect.layers.projections import with_projections
 from specinspect.layers.rules import Rule, ruled_activation, ruled_geometry, ruled_skip, ruled_slope
@@ -25,9 +25,6 @@ from specinspect.layers.sequence import Following, Sequences
 from specinspect.layers.skips import layers_alone, skip_of
 from specinspect.layers.strides import guessed_strides, with_stride
 from specinspect.layers.vocabulary import SLOPES, parse_activation, usable
-
-_EPSILONS: Mapping[str, float] = {"f64": 2.0**-52, "f32": 2.0**-23, "bf16": 2.0**-7, "f16": 2.0**-10}
-"""What torch's RMSNorm adds where it is told no ε: the spacing of its dtype at 1."""
 
 
 def apply_facts(
@@ -246,10 +243,10 @@ class _Evidence:
             *((self.context.config.get(name), "config") for name in names),
         )
         for value, source in values:
-            if isinstance(value, float) and 0 < value < 1:
+            if isinstance(value, float) and 0 <= value < 1:
                 return replace(norm, eps=value, eps_source=source)
         if norm.kind == "rms_norm" and "eps" in attributes and attributes["eps"] is None:
-            return replace(norm, eps=_EPSILONS.get(layer.dtype, _EPSILONS["f32"]), eps_source="model")
+            return replace(norm, eps=EPSILONS.get(layer.dtype, EPSILONS["f32"]), eps_source="model")
         return norm
 
     def _following(self, layer: Layer) -> Following | None:

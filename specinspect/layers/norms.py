@@ -21,6 +21,9 @@ WORDS: Mapping[Kind, str] = {
     "instance_norm": "instance normalisation",
 }
 
+EPSILONS: Mapping[str, float] = {"f64": 2.0**-52, "f32": 2.0**-23, "bf16": 2.0**-7, "f16": 2.0**-10}
+"""What torch's RMSNorm adds where it is told no ε: the spacing of its dtype at 1."""
+
 _TYPES: tuple[tuple[str, Kind], ...] = (
     ("BatchNorm", "batch_norm"),
     ("LayerNorm", "layer_norm"),

@@ -13,7 +13,9 @@ from specinspect.layers.blocks.model import GAINS, SHIFTS, Heads
 from specinspect.layers.context import is_alphabetical
 from specinspect.layers.model import Layer, Normalization, Source
 from specinspect.layers.names import is_norm, join, split_name
+from specinspect.layers.norms import EPSILONS
 
+_COMPUTED: tuple[Literal["layer_norm", "rms_norm"], ...] = ("layer_norm", "rms_norm")
 _EPS = ("layer_norm_eps", "rms_norm_eps", "layer_norm_epsilon", "layernorm_epsilon", "norm_eps")
 
 
@@ -71,6 +73,14 @@ class Known:
         kinds = [c.get("model_type") for c in (self.config, inner) if isinstance(c, Mapping)]
         return 1.0 if any(isinstance(kind, str) and kind.startswith("gemma") for kind in kinds) else 0.0
 
+    def offset(self, norm: Normalization) -> float:
+        """Return what is added to the stored gain of a normalisation: by what its module computes."""
+        facts = self.architecture.modules.get(norm.name) if self.architecture else None
+        computed = facts.attributes.get("norm_offset") if facts is not None else None
+        if isinstance(computed, float):
+            return computed
+        return self.gain_offset if norm.kind == "rms_norm" else 0.0
+
     def gain(self, path: str) -> TensorInfo | None:
         """Return the gain of a normalisation."""
         return next((t for leaf in GAINS if (t := self.tensors.get(join(path, leaf)))), None)
@@ -82,9 +92,13 @@ class Known:
         if facts is not None:
             for name in ("eps", "variance_epsilon"):
                 value = facts.attributes.get(name)
-                if isinstance(value, float) and 0 < value < 1:
+                if isinstance(value, float) and 0 <= value < 1:
                     eps = value
                     break
+            computed = facts.attributes.get("norm_kind")
+            for kind in _COMPUTED:
+                if computed == kind:
+                    return Normalization(kind, path, source, eps)
             if "BatchNorm" in facts.type:
                 if join(path, "running_mean") not in self.tensors:
                     return None
@@ -92,6 +106,9 @@ class Known:
             if facts.type.endswith("LayerNorm"):
                 return Normalization("layer_norm", path, source, eps)
             if facts.type.endswith("RMSNorm"):
+                gain = self.gain(path)
+                if "eps" in facts.attributes and facts.attributes["eps"] is None:
+                    eps = EPSILONS.get(gain.dtype if gain else "", EPSILONS["f32"])
                 return Normalization("rms_norm", path, source, eps)
             return None
         if join(path, "running_mean") in self.tensors:

@@ -85,8 +85,7 @@ class Walk:
                 raise NotUnderstoodError(f"{path} normalises over several axes")
             self.reach(gain.shape[0], path)
         batch = norm.kind == "batch_norm"
-        offset = self.known.gain_offset if norm.kind == "rms_norm" else 0.0
-        self.factors.append(Normalize(norm, first and not batch, offset))
+        self.factors.append(Normalize(norm, first and not batch, self.known.offset(norm)))
         if first and not batch:
             self.assumptions.append(
                 f"gain of {path} folded into the input: the Jacobian of the normalisation itself is left out"
