@@ -3,7 +3,8 @@
 The eigenvalues of AᴴA are four to six times cheaper than a singular value decomposition, but come with an
 absolute error of about eps·σ_max², so σ has a relative error of about eps·(σ_max/σ)²/2. Where that is not
 enough, the same trick on R⁻¹ (A = QR) gives the small singular values instead, now with the error on the
-large ones; each half is taken from where it is accurate. Beyond κ ≈ 1e10 a plain decomposition is used.
+large ones; each half is taken from where it is accurate. Of a large matrix with only a few such values these
+are iterated with R⁻¹ alone. Beyond κ ≈ 1e10 a plain decomposition is used.
 """
 
 from __future__ import annotations
@@ -26,7 +27,16 @@ SVD_MARGIN = 4.0
 SMALLEST_BLOCK = 1 << 18
 """Entries: below this a block costs more in calls than in arithmetic."""
 
-GRAM, INVERSE, SVD = "gram", "gram + inverse gram", "svd"
+FEW_FROM = 512
+"""Side from which a few small singular values are iterated; below it the whole of R⁻¹ is as cheap."""
+FEW_SHARE = 64
+"""The side over this is how many are a few."""
+SETTLED = 1e-9
+"""Relative change of σ in one iteration at which it stops."""
+ITERATIONS = 40
+"""With R⁻¹ and its adjoint, at most."""
+
+GRAM, FEW, INVERSE, SVD = "gram", "gram + inverse iteration", "gram + inverse gram", "svd"
 
 
 class Tall(Protocol):
@@ -158,21 +168,21 @@ def singular_values(matrices: Tall) -> Solution:
     if len(weak) == 0:
         return Solution(values, floor, GRAM)
 
-    refined, exact = _from_factors(matrices, weak, values[weak], size[weak])
+    refined, method = _from_factors(matrices, weak, values[weak], size[weak])
     values[weak] = refined
     floor[weak] = SVD_MARGIN * EPS * n**0.25 * size[weak]
-    return Solution(values, floor, SVD if exact else INVERSE)
+    return Solution(values, floor, method)
 
 
 def _from_factors(
     matrices: Tall, weak: torch.Tensor, coarse: torch.Tensor, size: torch.Tensor
-) -> tuple[torch.Tensor, bool]:
-    """Return better singular values of some members of a batch, and whether any needed a decomposition.
+) -> tuple[torch.Tensor, str]:
+    """Return better singular values of some members of a batch, and the method of the hardest.
 
     `coarse` holds the values from the Gram matrix, of which the large half is kept, unless terms of a larger
     `size` cancelled in it.
     """
-    result, exact = coarse.clone(), False
+    result, methods = coarse.clone(), []
     factors = matrices.factor(weak)
     for i in range(len(weak)):  # one n × n at a time: memory stays that of one matrix
         diagonal = factors[0].diagonal().abs()
@@ -180,16 +190,56 @@ def _from_factors(
         hopeless = bool(diagonal.amin() * INVERSE_LIMIT <= diagonal.amax()) or bool(
             size[i] > 8 * coarse[i, 0]
         )
-        combined = None
-        if not hopeless:
+        combined = None if hopeless else _iterate_few(factors[0], coarse[i], float(size[i]))
+        if combined is not None:
+            methods.append(FEW)
+            factors.pop(0)
+        elif not hopeless:
             combined = _combine(factors, coarse[i])
+            methods.append(INVERSE)
             if combined is None:
                 factors.insert(0, matrices.factor(weak[i : i + 1])[0])
         if combined is None:
-            exact = True
+            methods.append(SVD)
             combined = torch.linalg.svdvals(factors.pop(0)).cpu()
         result[i] = combined
-    return result, exact
+    return result, hardest(methods)
+
+
+def _iterate_few(r: torch.Tensor, coarse: torch.Tensor, size: float) -> torch.Tensor | None:
+    """Return all singular values of R, the few that the Gram matrix has not enough digits of by iteration.
+
+    Subspace iteration with (RᴴR)⁻¹, whose eigenvalues 1/σ² come out with the errors of R⁻¹ and not of its
+    square. None where they are too many or do not settle, and where what was found is not within the errors
+    of `coarse`: then one may have been missed.
+    """
+    n = len(r)
+    error = sqrt(n) * EPS * size * size  # of a coarse σ²
+    count = int((coarse.square() * 2 * SIX_DIGITS < error).sum())
+    if n < FEW_FROM or not 0 < count <= n // FEW_SHARE:
+        return None
+    generator = torch.Generator().manual_seed(0)
+    width = count + max(8, count // 2)
+    x = torch.randn(n, width, generator=generator, dtype=torch.float64).to(r)
+    found = torch.zeros(0)
+    for _ in range(ITERATIONS):
+        x = torch.linalg.qr(x).Q
+        y = torch.linalg.solve_triangular(r.mH, x, upper=False)
+        before, found = found, torch.linalg.svdvals(y)[:count].cpu()  # 1/σ, descending
+        if not bool(found.isfinite().all()):
+            return None
+        rounding = 8 * EPS * float(coarse[0]) * float(found[0])  # of 1/σ_min, relative: about eps·κ
+        if len(before) and bool(((found - before).abs() <= max(SETTLED, rounding) * found).all()):
+            break
+        x = torch.linalg.solve_triangular(r, y, upper=True)
+    else:
+        return None
+    small = found.reciprocal().flip(0)
+    if not float(coarse[0]) <= INVERSE_LIMIT * float(small[-1]):
+        return None
+    if bool(((small.square() - coarse[-count:].square()).abs() > 8 * error).any()):
+        return None
+    return torch.cat([coarse[:-count], small]).sort(descending=True).values
 
 
 def _combine(factors: list[torch.Tensor], coarse: torch.Tensor) -> torch.Tensor | None:
@@ -217,7 +267,7 @@ def _combine(factors: list[torch.Tensor], coarse: torch.Tensor) -> torch.Tensor 
 
 def hardest(methods: Iterable[str]) -> str:
     """Return the method of the worst-conditioned among several matrices."""
-    return max(methods, key=(GRAM, INVERSE, SVD).index, default=GRAM)
+    return max(methods, key=(GRAM, FEW, INVERSE, SVD).index, default=GRAM)
 
 
 def extreme_values(matrices: torch.Tensor, rank: int) -> tuple[float, float]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from specinspect.spectra.solve import EPS, GRAM, INVERSE, SVD, Batch, Solution, Streamed, singular_values
+from specinspect.spectra.solve import EPS, FEW, GRAM, INVERSE, SVD, Batch, Solution, Streamed, singular_values
 from tests.spectra.matrices import Array, with_spectrum
 
 
@@ -46,6 +48,52 @@ def test_chooses_the_cheapest_method_that_is_good_enough() -> None:
         for kappa in (1e2, 1e6, 1e13)
     }
     assert methods == {1e2: GRAM, 1e6: INVERSE, 1e13: SVD}
+
+
+@pytest.mark.parametrize(
+    "small", [[1e-5], [3e-5, 3e-5, 3e-5], [9e-5, 5e-5, 2e-6, 1.9e-6], [5e-5, 1e-8]], ids=str
+)
+@pytest.mark.parametrize("wide", [False, True])
+@pytest.mark.parametrize("is_complex", [False, True])
+def test_a_few_small_values_of_a_large_matrix_are_iterated(
+    small: list[float], wide: bool, is_complex: bool
+) -> None:
+    generator = np.random.default_rng(0)
+    n, m = 512, 600
+    values = np.concatenate([np.geomspace(1, 1e-2, n - len(small)), small])
+
+    def isometry(rows: int) -> Any:
+        noise = generator.standard_normal((rows, n))
+        whole = noise + 1j * generator.standard_normal((rows, n)) if is_complex else noise
+        return np.linalg.qr(whole)[0]
+
+    a = isometry(m) * values @ isometry(n).conj().T
+    found = singular_values(Batch(torch.from_numpy(a.conj().T if wide else a)[None]))
+    assert found.method == FEW
+    error = np.abs(found.values[0].numpy() - values)
+    assert error.max() <= 1e-7
+    assert (error[-len(small) :] / values[-len(small) :]).max() <= 1e-6
+    assert error[-1] <= float(found.floor[0])
+
+
+def test_many_small_values_are_not() -> None:
+    generator = np.random.default_rng(0)
+    n = 512
+    values = np.concatenate([np.linspace(1, 0.1, n - 20), np.geomspace(1e-4, 1e-6, 20)])
+    u, v = (np.linalg.qr(generator.standard_normal((n, n)))[0] for _ in range(2))
+    found = singular_values(Batch(torch.from_numpy(u * values @ v.T)[None]))
+    assert found.method == INVERSE
+    assert np.abs(found.values[0].numpy() / values - 1).max() <= 1e-6
+
+
+def test_an_iteration_that_misses_a_value_is_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it finds must be what the Gram matrix says, within that one's errors."""
+    values = torch.cat([torch.linspace(1, 0.1, 510), torch.tensor([1e-5, 5e-6])]).double()
+    blind = torch.eye(512, 10).double()  # of a diagonal matrix this start knows ten large values alone
+    monkeypatch.setattr(torch, "randn", lambda *_, **__: blind)
+    found = singular_values(Batch(torch.diag(values)[None]))
+    assert found.method == INVERSE
+    assert found.values[0].numpy() == pytest.approx(values.numpy(), rel=1e-6)
 
 
 def test_refines_only_the_members_of_a_batch_that_need_it() -> None:
