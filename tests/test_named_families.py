@@ -391,3 +391,118 @@ def test_the_mean_square_of_an_output_is_no_activation() -> None:
     architecture = read_architecture(WrittenOut())
     assert architecture.activations["before"].name == "identity"
     assert not any("differs between its uses" in note for note in architecture.notes)
+
+
+@pytest.mark.parametrize("gated", [False, True])
+def test_an_activation_that_is_not_known_leaves_out_the_block_and_says_so(gated: bool) -> None:
+    model: nn.Module = nn.ModuleDict({"layers": nn.ModuleList([VisionBlock("ls2") for _ in range(2)])})
+    if gated:
+        model = nn.ModuleDict({"layers": nn.ModuleList([Gated(nn.RMSNorm(8)) for _ in range(2)])})
+    name = "layers.0.mlp"
+    _, known, _ = named(state_of(model), {"hidden_act": "gelu"})
+    assert name in {block.name for block in known.blocks}
+    _, found, _ = named(state_of(model), {"hidden_act": "wavelet"})
+    assert name not in {block.name for block in found.blocks}
+    assert found.notes == (
+        f"no block '{name}' and 1 more: the derivative of wavelet, the activation inside, is not known here",
+    )
+
+
+class OwnMlp(nn.Module):
+    """As Gemma 2 and OLMo 2 have it: a normalisation in front of and one behind the MLP."""
+
+    def __init__(self, *, first: bool) -> None:
+        super().__init__()
+        if first:
+            self.pre_feedforward_layernorm = RootMeanSquare(8, 1.0, 1e-5)
+        self.post_attention_layernorm = RootMeanSquare(8, 1.0, 1e-5)
+        self.post_feedforward_layernorm = RootMeanSquare(8, 1.0, 1e-5)
+        self.mlp = Gated(nn.Identity()).mlp
+
+    def inner(self, x: Tensor) -> Tensor:
+        gate, up, down = self.mlp.values()
+        return self.post_feedforward_layernorm(down(F.gelu(gate(x), approximate="tanh") * up(x)))
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_normalisation_at_the_end_of_the_branch(first: bool) -> None:
+    net = OwnMlp(first=first)
+    model = randomise(nn.ModuleDict({"layers": nn.ModuleList([net])}))
+    config = {"model_type": "gemma2", "hidden_activation": "gelu_pytorch_tanh", "rms_norm_eps": 1e-5}
+    _, found, build = named(state_of(model, ordered=False), config)
+    (block,) = found.blocks
+    gain = net.pre_feedforward_layernorm.weight + 1 if first else torch.ones(8)
+    check(build(block, 1), sample(8), lambda x: net.inner(gain * x), lambda x: x + net.inner(gain * x))
+
+
+def test_a_normalisation_of_the_hidden_units() -> None:
+    net: Any = VisionBlock("ls2")
+    net.mlp.norm = nn.LayerNorm(12)
+    model = randomise(nn.ModuleDict({"blocks": nn.ModuleList([net])}))
+    _, found, build = named(state_of(model))
+    block = next(block for block in found.blocks if block.kind == "mlp")
+    assert "ε = 1e-05 of blocks.0.mlp.norm assumed: not stored in the checkpoint" in block.assumptions
+
+    def inner(x: Tensor) -> Tensor:
+        x = x * net.norm2.weight + net.norm2.bias
+        return net.scale("ls2") * net.mlp.fc2(net.mlp.norm(net.mlp.act(net.mlp.fc1(x))))
+
+    check(build(block, 1), sample(8), inner, lambda x: x + inner(x))
+
+
+def test_more_layers_inside_an_mlp_make_no_block_and_that_is_said() -> None:
+    net = VisionBlock("ls2")
+    net.mlp.dwconv = nn.Conv2d(12, 12, 3, padding=1, groups=12)  # PVT, between the two
+    _, found, _ = named(state_of(nn.ModuleDict({"blocks": nn.ModuleList([net])})))
+    assert all(block.kind != "mlp" for block in found.blocks)
+    assert found.notes == ("no block 'blocks.0.mlp': blocks.0.mlp.dwconv stands inside it, too",)
+
+
+@pytest.mark.parametrize(("layer", "first"), [("layers.0", "norm1"), ("h.0", "self_attn_layer_norm")])
+def test_norms_that_may_stand_before_or_after_are_named(layer: str, first: str) -> None:
+    """torch's encoder layers normalise after the sum unless told otherwise; BART after, OPT before."""
+    torch_layer = first == "norm1"
+    one, two = ("linear1", "linear2") if torch_layer else ("fc1", "fc2")
+    last = "norm2" if torch_layer else "final_layer_norm"
+    state = {f"{layer}.{name}.{leaf}": torch.ones(8) for name in (first, last) for leaf in ("weight", "bias")}
+    state |= {f"{layer}.{one}.weight": torch.randn(12, 8), f"{layer}.{two}.weight": torch.randn(8, 12)}
+    state[f"{layer}.self_attn.q_proj.weight"] = torch.randn(8, 8)
+    _, found, _ = named(state)
+    block = next(block for block in found.blocks if block.kind == "mlp")
+    assert not any(isinstance(factor, Normalize) for factor in block.factors)
+    both = f"{layer}.{first} and {layer}.{last}"
+    assert any(sentence.startswith((both, f"gain of {both} left out")) for sentence in block.assumptions)
+
+
+@pytest.mark.parametrize("t5", [True, False])
+def test_a_single_norm_beside_both_branches(t5: bool) -> None:
+    """T5 lists the norm in front last; in GPT-J, attention and MLP read the output of the same one."""
+    if t5:
+        state = {
+            "block.0.layer.1.DenseReluDense.wi.weight": torch.randn(12, 8),
+            "block.0.layer.1.DenseReluDense.wo.weight": torch.randn(8, 12),
+            "block.0.layer.1.layer_norm.weight": torch.rand(8),
+        }
+    else:
+        state = {
+            "h.0.ln_1.weight": torch.rand(8),
+            "h.0.ln_1.bias": torch.rand(8),
+            "h.0.attn.out_proj.weight": torch.randn(8, 8),
+            "h.0.mlp.fc_in.weight": torch.randn(12, 8),
+            "h.0.mlp.fc_out.weight": torch.randn(8, 12),
+        }
+    _, found, build = named({name: t.double() for name, t in state.items()}, {"hidden_act": "relu"})
+    (block,) = [block for block in found.blocks if block.kind == "mlp"]
+    names = (
+        ["layer_norm", "DenseReluDense.wi", "DenseReluDense.wo"]
+        if t5
+        else ["ln_1", "mlp.fc_in", "mlp.fc_out"]
+    )
+    lead = "block.0.layer.1" if t5 else "h.0"
+    gain, one, two = (state[f"{lead}.{name}.weight"].double() for name in names)
+    shift = torch.zeros(8) if t5 else state["h.0.ln_1.bias"].double()
+
+    def inner(x: Tensor) -> Tensor:
+        return two @ F.relu(one @ (gain * x + shift))
+
+    check(build(block, 1), sample(8), inner, lambda x: x + inner(x))

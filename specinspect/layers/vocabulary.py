@@ -8,7 +8,7 @@ from math import isfinite
 
 from specinspect.checkpoint.model import ModuleFacts
 from specinspect.errors import SettingsError
-from specinspect.layers.model import Activation, Source
+from specinspect.layers.model import Activation, Layer, Source
 
 CANONICAL = frozenset({
     "identity", "relu", "leaky_relu", "prelu", "abs", "relu6", "hardtanh", "hardsigmoid", "hardswish", "elu",
@@ -87,11 +87,23 @@ def usable(
     """
     known = canonical(name)
     if known is None:
-        sentence = f"activation {name} after it left out: its derivative is not known here"
+        sentence = f"activation {name}{_LEFT_OUT}"
         return Activation("identity", "assumed"), sentence
     if known in SLOPES and parameter is None and (slope is None or not isfinite(slope)):
         slope = SLOPES[known]
     return Activation(known, source, slope if known in SLOPES else None, parameter), ""
+
+
+_LEFT_OUT = " after it left out: its derivative is not known here"
+
+
+def left_out(layer: Layer) -> str:
+    """Return the name of the activation after a layer whose derivative is not known, '' without one."""
+    for sentence in layer.assumptions:
+        name, found, _ = sentence.partition(_LEFT_OUT)
+        if found:
+            return name.removeprefix("activation ")
+    return ""
 
 
 def of_class(facts: ModuleFacts) -> tuple[str, float | None] | None:

@@ -60,7 +60,7 @@ def convnext_block(known: Known, parent: str, spelling: _Spelling) -> Block:
     if any(name.startswith(f"{path}.") for name in known.tensors):
         raise NotUnderstoodError(f"the global response normalisation {path} has no map here", tell=True)
     if first.activation.name == "identity":
-        raise NotUnderstoodError(f"no known activation after {first.name}", tell=True)
+        raise NotUnderstoodError("no known activation inside", tell=True)
     walk = Walk(known, [], [])
     walk.factors.append(walk.layer(depthwise))
     norm = known.norm(join(parent, spelling.norm), "assumed")

@@ -30,6 +30,7 @@ from specinspect.layers.blocks.walk import (
 )
 from specinspect.layers.model import Layer
 from specinspect.layers.names import join, split_name
+from specinspect.layers.vocabulary import left_out
 
 _NOT_A_BLOCK = frozenset({"se", "squeeze", "squeeze_excite", "fc", "gate", "head", "classifier"})
 
@@ -151,8 +152,16 @@ def _understood(make: Callable[..., Block], known: Known, name: str, *more: Any)
             yield Refusal(name, str(error))
 
 
+def _refuse_unknown(layer: Layer) -> None:
+    name = left_out(layer)
+    if name:
+        reason = f"the derivative of {name}, the activation inside, is not known here"
+        raise NotUnderstoodError(reason, tell=True)
+
+
 def _named_gated(known: Known, parent: str, layers: Sequence[Layer]) -> Block:
     gate, up, down = layers
+    _refuse_unknown(gate)
     walk = Walk(known, [], [])
     normalise_first(walk, parent, layers, attention=False)
     walk.factors.append(gated_factor(walk, gate, up, gate.activation))
@@ -165,8 +174,9 @@ def _named_pair(known: Known, parent: str, layers: Sequence[Layer]) -> Block:
     first, second = layers
     if split_name(parent)[1].lower() in _NOT_A_BLOCK or not any(c.isdigit() for c in parent):
         raise NotUnderstoodError("no block's name")
+    _refuse_unknown(first)
     if first.activation.name == "identity":
-        raise NotUnderstoodError("no activation between them")  # or none that is known
+        raise NotUnderstoodError("no activation between them")
     walk = Walk(known, [], [])
     normalise_first(walk, parent, layers, attention=False)
     walk.factors.append(walk.layer(first))
