@@ -18,7 +18,7 @@ from specinspect.layers.leftovers import Attachments, leftover
 from specinspect.layers.model import Activation, Layer, Normalization, Source, Stored
 from specinspect.layers.names import join, split_name
 from specinspect.layers.norms import EPSILONS, Norm, find_norms, kind_of_type
-from specinspect.layers.prelu import find_prelus
+from specinspect.layers.prelu import find_prelus, perhaps_prelus
 from specinspect.layers.projections import with_projections
 from specinspect.layers.rules import Rule, ruled_activation, ruled_geometry, ruled_skip, ruled_slope
 from specinspect.layers.sequence import Following, Sequences
@@ -102,7 +102,7 @@ def _activation(layer: Layer, rules: Sequence[Rule], asked: Activation | None, e
         or evidence.stored_slopes(layer)
         or evidence.guesses.configured(layer)
         or evidence.guesses.named(layer)
-        or evidence.guesses.default(layer)
+        or evidence.default(layer)
     )
 
 
@@ -131,7 +131,7 @@ class _Evidence:
         """Give a PReLU that the user told of its stored slopes, or say that the usual one is taken."""
         if told.name != "prelu":
             return told, ""
-        tensor = self.prelus.get(layer.name)
+        tensor = self.prelus.get(layer.name, self.perhaps.get(layer.name))
         if tensor is None:
             traced = self.traced(layer)
             tensor = traced[0].parameter if traced is not None else None
@@ -140,6 +140,19 @@ class _Evidence:
         return told, "" if told.slope != SLOPES[
             "prelu"
         ] else "PReLU slope 0.25 assumed: no stored slopes found for it"
+
+    @cached_property
+    def perhaps(self) -> Mapping[str, str]:
+        return perhaps_prelus(self.context, self.layers)
+
+    def default(self, layer: Layer) -> Known:
+        """Return what is assumed where nothing is known, and what a vector behind the layer may mean."""
+        known, sentence = self.guesses.default(layer)
+        tensor = self.perhaps.get(layer.name)
+        if tensor is None:
+            return known, sentence
+        unclear = f"{tensor} may be slopes of a PReLU (a rule can say so) or a normalisation's gain"
+        return known, f"{sentence}; {unclear}"
 
     @cached_property
     def parents_with_prelu(self) -> frozenset[str]:
@@ -284,6 +297,7 @@ def _reasons(
     for layer in layers:
         if layer.activation.parameter:
             slopes.setdefault(layer.activation.parameter, f"slopes of the PReLU after {layer.name}")
+    perhaps = {tensor: name for name, tensor in perhaps_prelus(context, layers).items()}
     skipped = []
     for skip in discovery.skipped:
         info = context.tensors.get(skip.name)
@@ -292,5 +306,7 @@ def _reasons(
             reason = after.reason(context, info) or leftover(context, info)
         if reason == "vector" or (info is not None and len(info.shape) == 1 and "normalisation" in reason):
             reason = slopes.get(skip.name, reason)
+        if reason == "vector" and skip.name in perhaps:
+            reason = f"slopes of a PReLU after {perhaps[skip.name]}, or gain of a normalisation"
         skipped.append(Skipped(skip.name, reason))
     return tuple(skipped)

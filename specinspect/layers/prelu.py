@@ -29,9 +29,10 @@ def find_prelus(context: Context, layers: tuple[Layer, ...]) -> Mapping[str, str
             found[layer.name] = slopes[path].name
             free.discard(path)
     for layer in candidates:
-        path = _next_in_list(context, layer)
-        if path is not None and layer.name not in found and _fits(context.tensors[path], layer):
-            found[layer.name] = path
+        info = _next_in_list(context, layer)
+        sure = info is not None and (info.size == 1 or layer.conv is not None)
+        if info is not None and sure and layer.name not in found and _fits(info, layer):
+            found[layer.name] = info.name
     for layer in candidates if not context.alphabetical else ():
         path = context.next_module.get(layer.name)
         if layer.normalization is not None and path == layer.normalization.name:
@@ -39,6 +40,20 @@ def find_prelus(context: Context, layers: tuple[Layer, ...]) -> Mapping[str, str
         if layer.name not in found and path in free and _fits(slopes[path], layer):
             found[layer.name] = slopes[path].name
             free.discard(path)
+    return found
+
+
+def perhaps_prelus(context: Context, layers: tuple[Layer, ...]) -> Mapping[str, str]:
+    """Return layer → what may be the slopes of a PReLU behind it, or the gain of a normalisation as well.
+
+    That is a vector alone that has the next place in a list behind a matrix.
+    """
+    found = {}
+    for layer in layers:
+        info = _next_in_list(context, layer) if layer.kind == "linear" else None
+        unclear = info is not None and info.size > 1 and not context.type_of(split_name(info.name)[0])
+        if info is not None and unclear and _fits(info, layer):
+            found[layer.name] = info.name
     return found
 
 
@@ -53,10 +68,10 @@ def _is_prelu(context: Context, name: str, info: TensorInfo) -> bool:
     return named and context.sibling(module, "bias") is None
 
 
-def _next_in_list(context: Context, layer: Layer) -> str | None:
-    """Return the weight that has the next place in a bare list and can only be slopes: conv, norm, *prelu*.
+def _next_in_list(context: Context, layer: Layer) -> TensorInfo | None:
+    """Return the weight that has the next place in a bare list and stands alone: conv, norm, *prelu*.
 
-    A gain without a shift looks the same: behind a matrix only a single number is taken for a slope.
+    Behind a matrix a gain without a shift looks the same: only a single number is a slope there for sure.
     """
     parent, last = split_name(layer.name)
     if not last.isdigit():
@@ -72,7 +87,7 @@ def _next_in_list(context: Context, layer: Layer) -> str | None:
         return None
     if context.type_of(module) not in {"", "PReLU"}:
         return None
-    return info.name if info.size == 1 or layer.conv is not None else None
+    return info
 
 
 _LEAVES = ("weight", "bias", "running_mean", "running_var", "weight_g", "weight_scale")

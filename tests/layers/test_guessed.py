@@ -107,6 +107,24 @@ def test_slopes_in_a_bare_list() -> None:
     assert "PReLU 4 taken to follow it, by its name and length" in found["3"].assumptions
 
 
+def test_a_vector_behind_a_matrix_may_be_slopes_and_a_rule_tells() -> None:
+    net = nn.Sequential(nn.Linear(8, 8), nn.PReLU(8), nn.Linear(8, 8), nn.RMSNorm(8), nn.Linear(8, 2))
+    source = from_state_dict(net.state_dict())
+    found = apply_facts(discover(source), source)
+    for name, vector in (("0", "1.weight"), ("2", "3.weight")):
+        layer = next(layer for layer in found.layers if layer.name == name)
+        assert (layer.activation.name, layer.activation.source) == ("relu", "assumed")
+        (sentence,) = [s for s in layer.assumptions if "ReLU assumed" in s]
+        assert sentence.endswith(
+            f"; {vector} may be slopes of a PReLU (a rule can say so) or a normalisation's gain"
+        )
+        reason = next(skip.reason for skip in found.skipped if skip.name == vector)
+        assert reason == f"slopes of a PReLU after {name}, or gain of a normalisation"
+    told = layers_of(net.state_dict(), Rule("0", activation="prelu"))["0"]
+    assert told.activation.parameter == "1.weight"
+    assert told.activation.slope is None
+
+
 class Twice(nn.Module):
     def __init__(self) -> None:
         super().__init__()
