@@ -225,7 +225,7 @@ class BoundsPane(Pane):
         text = self.text("")
         if check is not None:
             result = CATALOGUE.get(check.id)
-            text = self.text(f"{result.title}: " if result is not None else "", "title")
+            text.append_text(self.text(f"{result.title}: " if result is not None else "", "title"))
             text.append_text(self.text(visible(check.why) or "no reason was given"))
         self.query_one("#why", Static).update(text)
 
@@ -279,7 +279,7 @@ class BoundsPane(Pane):
         """Return statement, assumptions, source and corrections; then the verdict here."""
         result = CATALOGUE.get(check.id)
         sign, plain, style = VERDICTS[check.verdict]
-        text = self.text(f"{visible(check.id)}  ", "title")
+        text = Text().append_text(self.text(f"{visible(check.id)}  ", "title"))
         if result is None:
             text.append_text(self.text("The catalogue has no text for this bound.\n"))
         else:
