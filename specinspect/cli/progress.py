@@ -30,13 +30,15 @@ def progress(layers: int, quicker: Callable[[], str] = str) -> Iterator[Callable
         yield None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
 
     columns = (
         TextColumn("{task.fields[done]}"),
         BarColumn(),
-        TimeRemainingColumn(elapsed_when_finished=True),
+        TimeElapsedColumn(),  # moves from the start: the first layer is the one that takes longest
+        TextColumn("left"),
+        TimeRemainingColumn(),
     )
     with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("", total=1.0, done=f"0/{layers} layers")

@@ -78,7 +78,12 @@ def _dense(dense: DenseMap, plan: Plan, norm: bool) -> Measured:
             full = upright.to(plan.device).to(torch.float64)
             full = full * scale if scale != 1.0 else full
             frobenius = float(torch.linalg.vector_norm(full)) / scale
-            sigma = float(largest_singular_values(full[None])[0]) / scale
+            squares, settled = _iterated(full[None])
+            if not bool(settled.all()):
+                del full  # the matrix in float64 and its Gram matrix are not needed together
+                gram = Streamed(matrix, scale, plan.device).gram()
+                squares = torch.linalg.eigvalsh(gram)[:, -1].clamp_min(0).cpu()
+            sigma = sqrt(float(squares[0])) / scale
         method = "block Krylov, float64"
     spectrum = _partial(count, found, plan, sigma, frobenius, method)
     return Measured(spectrum, zero_notes(found), zero_lines(found))
@@ -149,11 +154,16 @@ def largest_singular_values(matrices: torch.Tensor) -> torch.Tensor:
     a = matrices if matrices.shape[-2] >= matrices.shape[-1] else matrices.mH
     if a.shape[-1] <= DIRECT:
         return _largest_of_gram(a.mH @ a).sqrt()
-    values, settled = _krylov(lambda v: (v @ a.mT) @ a.conj(), a)
+    values, settled = _iterated(a)
     if not bool(settled.all()):
-        rest = a[~settled]
+        rest = a[~settled] if bool(settled.any()) else a
         values[~settled] = torch.linalg.eigvalsh(rest.mH @ rest)[:, -1].cpu()
     return values.sqrt()
+
+
+def _iterated(a: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return σmax² of each matrix of a batch (batch, m, n), m >= n > DIRECT, and which have settled."""
+    return _krylov(lambda v: (v @ a.mT) @ a.conj(), a)
 
 
 def _largest_of_gram(gram: torch.Tensor) -> torch.Tensor:

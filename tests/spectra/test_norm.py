@@ -69,6 +69,11 @@ def test_what_does_not_settle_is_decomposed(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("specinspect.spectra.norm.STEPS", 3)
     matrix = rotated(1 - 1e-3 * np.arange(N), N, 5)
     assert float(largest_singular_values(matrix[None])[0]) == pytest.approx(1.0, rel=1e-12)
+    for linear, factor in ((matrix, 1.0), (matrix.T, 1.0), (matrix * 1e160, 1e160)):
+        found = measure_part(DenseMap(linear, "f64"), CPU, norm=True).spectrum
+        assert found.sigma_max == pytest.approx(factor, rel=1e-12)
+        squares = ((1 - 1e-3 * np.arange(N)) ** 2).sum()
+        assert found.frobenius_norm == pytest.approx(factor * squares**0.5, rel=1e-12)
 
 
 @pytest.mark.parametrize("scale", [1e-170, 1e160])
