@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-import numpy as np
 
 from specinspect.plots.axis import LinearAxis, Tick
 from specinspect.plots.braille import Dots, spans
@@ -125,7 +124,7 @@ def _spans(
 
 def _along(beta: Sequence[float], logs: Sequence[float | None], at: float) -> float | None:
     """Return the straight line between the neighbours of a β; a gap reaches half-way to its own."""
-    after = min(int(np.searchsorted(np.asarray(beta), at)), len(beta) - 1)
+    after = min(bisect_left(beta, at), len(beta) - 1)
     before = max(after - 1, 0)
     width = beta[after] - beta[before]
     share = (at - beta[before]) / width if width > 0 else 0.0
