@@ -234,6 +234,11 @@ def test_inputs_too_large_to_be_written_out_change_no_grid_unless_every_pixel_is
     assert block.grid == (37, 38)
     assert block.chain is not None
     assert "Lanczos" in block.chain.method
+    # What the ReLU zeroes between the two leaves J a lower rank, by construction.
+    assert (block.chain.sigma_min, block.chain.condition_number_status) == (0.0, "infinite")
+    with torch.no_grad():
+        passing = int((net.conv1(x) > 0).sum())  # type: ignore[operator]
+    assert 0 < passing < x.numel()
 
     def product(v: NDArray[np.float64], *, transposed: bool) -> NDArray[np.float64]:
         start = x.clone().requires_grad_()

@@ -23,6 +23,7 @@ import specinspect
 from specinspect import engine
 from specinspect.engine import Progress
 from specinspect.errors import LayerError, ResourceError, SettingsError
+from specinspect.layers.rules import Rule
 from specinspect.report.model import LayerResult, Report
 from specinspect.settings import Settings
 
@@ -448,6 +449,64 @@ def test_what_the_periodic_grid_says_of_the_padded_layer() -> None:
     assert np.linalg.eigvalsh(dense + dense.T)[0] >= bounds.tau_min - 1e-9
     assert result.boundary == "circular"
     assert "padding_bounds" in inspect({"c.weight": kernel}, grid=5).to_dict()["layers"][0]
+
+
+class OneConvolution(nn.Module):
+    def __init__(self, **geometry: Any) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(2, 2, 3, **geometry)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.relu(self.conv(x))
+
+
+@pytest.mark.parametrize("padding", [0, 1, 3])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_padding_beside_which_no_identity_fits_is_said(padding: int, stride: int) -> None:
+    """Torch's own outputs say whether there is one for every stride of the input."""
+    module = OneConvolution(padding=padding, stride=stride)
+    places = module.conv(torch.zeros(1, 2, 6, 6)).shape[2:]
+    fits = places == (6 // stride, 6 // stride)
+    (padded,) = specinspect.inspect(module, grid=6, conv_operator="padded")
+    assert (
+        "6×6 grid with zeros around it: the input size is not stored in the checkpoint" in padded.assumptions
+    )
+    size = "×".join(map(str, places))
+    note = f"no skip map: with its own zeros 6×6 places become {size}, beside which no identity fits"
+    assert (note in padded.notes) == ("skip" not in padded.maps) == (not fits)
+    (periodic,) = specinspect.inspect(module, grid=6)
+    assert "skip" in periodic.maps
+    told = [sentence for sentence in periodic.assumptions if "does not keep the size" in sentence]
+    aligned = f"with a padding of {padding}×{padding} it does not keep the size of images: "
+    assert told == ([] if fits else [aligned + "the skip map joins their corners"])
+
+
+def test_a_skip_beside_groups_that_are_not_square_is_said_to_be_missing() -> None:
+    module = nn.Conv2d(4, 8, 3, padding=1, groups=2)
+    rules = (Rule("*", skip="rectangular-identity"),)
+    (found,) = specinspect.inspect(module, grid=4, conv_operator="padded", rules=rules)
+    assert "skip" not in found.maps
+    assert "no skip map: its groups have other numbers of inputs than of outputs" in found.notes
+
+
+def test_a_smallest_singular_value_out_of_reach_is_said() -> None:
+    weight = torch.randn(2, 2, 3, 3, generator=torch.Generator().manual_seed(0))
+    state = {"conv.weight": weight}
+    (found,) = specinspect.inspect(state, grid=50, conv_operator="padded", maps=("weight",))
+    spectrum = found.maps["weight"]
+    assert spectrum.sigma_min is None
+    (note,) = [note for note in found.notes if "out of reach" in note]
+    bound = f"weight (at most {spectrum.computation_floor:.1e})"
+    assert (
+        note
+        == f"smallest singular value of {bound} out of reach of the iterative solver: no condition number"
+    )
+
+
+def test_other_borders_than_zeros_are_said_beside_zeros() -> None:
+    module = OneConvolution(padding=1, padding_mode="reflect")
+    (found,) = specinspect.inspect(module, grid=6, conv_operator="padded")
+    assert "padded by reflect in the network, by zeros here" in found.assumptions
 
 
 @pytest.mark.parametrize("pattern", ["channel", "pixel"])

@@ -8,12 +8,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from specinspect.engine.failures import named_errors, named_memory_errors, solver_errors, why_failed
+from specinspect.engine.images import grid_assumptions, misaligned, no_skip, on_own_sides, out_of_reach
 from specinspect.engine.jobs import BOUNDARIES, Job, layers_job
 from specinspect.engine.opening import Inspection
 from specinspect.engine.requests import request_of_layer
 from specinspect.engine.theory import advice_for, bounds_of
 from specinspect.layers.model import Layer
-from specinspect.maps import ConvolutionMap, LinearMap, LowRankMap, asked_side, build_weight_map, grid_sides
+from specinspect.maps import ConvolutionMap, LinearMap, LowRankMap, build_weight_map, grid_sides
 from specinspect.maps.question import (
     Activated,
     Probes,
@@ -189,7 +190,7 @@ def _result(
     start = time.perf_counter()
     settings = job.settings
     maps, tau, curve, padding, quantities = {"weight": weight.spectrum}, None, None, None, None
-    assumptions = [*layer.assumptions, *_grid_assumptions(layer, settings)]
+    assumptions = [*layer.assumptions, *grid_assumptions(layer, settings)]
     notes = [*weight.notes, *((notice,) if notice else ())]
     padded = layer.conv is not None and settings.conv_operator == "padded"
     if padded or (set(settings.maps) != {"weight"} and layer.kind not in {"embedding", "lora"}):
@@ -205,7 +206,7 @@ def _result(
             kind = "none" if unfit else layer.skip.kind
             question = Question(settings.rho, settings.beta, kind, d.diagonals, a)
             if isinstance(linear, ConvolutionMap) and settings.conv_operator == "padded":
-                answer = _padded(layer, _on_own_sides(layer, linear), question, plan, settings)
+                answer = _padded(layer, on_own_sides(layer, linear), question, plan, settings)
             else:
                 answer = measure_maps(
                     linear,
@@ -230,9 +231,13 @@ def _result(
         assumptions += d.assumptions
         notes += [f"no map with D: {d.bad}"] if d.bad else []
         notes += [f"no skip map: {unfit}"] if unfit else []
+        if isinstance(linear, ConvolutionMap) and kind != "none" and "skip" in settings.maps:
+            notes += no_skip(layer, on_own_sides(layer, linear)) if padded and "skip" not in maps else ()
+            assumptions += () if padded else misaligned(layer, linear)
     if not settings.spectra:
         maps["weight"] = replace(maps["weight"], singular_values=None)
     shown = {name: maps[name] for name in MAPS if name in maps and name in {"weight", *settings.maps}}
+    notes += out_of_reach(shown) if padded else ()
     return LayerResult(
         layer,
         shown,
@@ -283,11 +288,6 @@ def _padded(
     return Answer(maps, padded_tau(linear, plan, transposed=transposed))
 
 
-def _on_own_sides(layer: Layer, linear: ConvolutionMap) -> ConvolutionMap:
-    """Return the layer's map on images of the sides that are given for it, which no stride need divide."""
-    return linear if layer.sides is None else replace(linear, grid=layer.sides)
-
-
 def probes_of(job: Job, layer: Layer, linear: LinearMap, plan: Plan) -> Probes:
     """Return at which inputs the layer's D is taken: the network's, the user's, or random ones."""
     from specinspect.checkpoint.read import read_tensor
@@ -297,7 +297,7 @@ def probes_of(job: Job, layer: Layer, linear: LinearMap, plan: Plan) -> Probes:
     pixels, notice = None, ""
     if isinstance(linear, ConvolutionMap) and job.settings.conv_pattern == "pixel":
         transposed = layer.conv is not None and layer.conv.transposed
-        own = _on_own_sides(layer, linear)
+        own = on_own_sides(layer, linear)
         pixels = ConvolutionOperator.of(own, transposed=transposed, device=plan.device)
         if observed is not None and tuple(observed.values.shape[1:]) != pixels.outputs:
             seen, computed = (
@@ -313,21 +313,3 @@ def probes_of(job: Job, layer: Layer, linear: LinearMap, plan: Plan) -> Probes:
         pixels=pixels,
         notice=notice,
     )
-
-
-def _grid_assumptions(layer: Layer, settings: Settings) -> tuple[str, ...]:
-    sides = layer.sides or grid_sides(layer, settings.grid)
-    if sides is None or layer.conv is None:
-        return ()
-    text, asked = "×".join(map(str, sides)), asked_side(layer, settings.grid)
-    padded = settings.conv_operator == "padded"
-    lead = f"{text} grid with zeros around it" if padded else f"periodic {text} grid"
-    mode = layer.conv.padding_mode
-    other = (f"padded by {mode} in the network, by zeros here",) if padded and mode != "zeros" else ()
-    if layer.sides is not None:
-        return (f"{lead}: the sides of the images given", *other)
-    if any(n != asked for n in sides):
-        return (f"{lead} instead of side {asked}, to hold the kernel and divide by the stride", *other)
-    if layer.grid is not None:
-        return (f"{lead}, as a rule says", *other)
-    return (f"{lead}: the input size is not stored in the checkpoint", *other)

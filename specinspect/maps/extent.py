@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import prod
 
-from specinspect.layers.model import Layer
+from specinspect.layers.model import ConvGeometry, Layer
 from specinspect.maps.build import grid_sides, low_padding
 
 DENSE_SIDE = 4096
@@ -35,3 +35,17 @@ def padded_shape(layer: Layer, side: int) -> tuple[int, int] | None:
 def is_written_out(rows: int, columns: int) -> bool:
     """Say whether an operator of this size is written out; of larger ones the extremes are iterated."""
     return min(rows, columns) <= DENSE_SIDE and rows * columns <= DENSE_ENTRIES
+
+
+def keeps_size(conv: ConvGeometry, sides: tuple[int, ...]) -> bool:
+    """Say whether a convolution with its own zeros has one output for each stride of its input.
+
+    Of padding="same" and an even kernel the one more on the high side is not known here; it is let pass.
+    """
+    axes = zip(sides, low_padding(conv), conv.kernel, conv.dilation.value, conv.stride.value, strict=True)
+    for n, low, k, d, s in axes:
+        reach = d * (k - 1)
+        zeros = reach if 2 * low + 1 == reach else 2 * low
+        if n // s not in {(n + zeros - reach - 1) // s + 1, (n + 2 * low - reach - 1) // s + 1}:
+            return False
+    return True

@@ -21,7 +21,7 @@ from specinspect.maps.blocks import (
     tangent,
 )
 from specinspect.spectra.family import RectangularIdentity
-from specinspect.spectra.model import Spectrum
+from specinspect.spectra.model import Spectrum, Status
 from specinspect.spectra.quantities import BlockQuantities
 from specinspect.spectra.solve import GRAM, Batch, Solution, singular_values
 
@@ -57,7 +57,7 @@ def by_pixel(
     branch = question.branch
     if branch.channels * prod(branch.grid) <= DENSE_COLUMNS:
         return _written_out(question, at)
-    beside = shortcut_stages(branch)
+    beside, jacobians = shortcut_stages(branch), Jacobians(branch.stages)
     columns = branch.channels * prod(branch.grid)
     chains: list[Spectrum] = []
     skips: list[Spectrum] = []
@@ -67,8 +67,10 @@ def by_pixel(
         floors = _pixel_floors(question, at, p)
         side = points(beside, here[0])
         out = branch.outputs * prod(branch.coarse)
+        # Fewer units that anything passes than σ's: the others are structural zeros.
+        narrow = min(jacobians.passing(here), default=columns) < min(out, columns)
         chain, why = _extremes(
-            *_operators(branch, here, beside, side, 0.0, 1.0), (out, columns), question, floors
+            *_operators(branch, here, beside, side, 0.0, 1.0), (out, columns), question, floors, zeros=narrow
         )
         chains.append(chain)
         notes.update(dict.fromkeys(why))
@@ -188,9 +190,18 @@ def _restarts(question: BlockQuestion) -> int:
 
 
 def _extremes(
-    forward: Operator, backward: Operator, shape: tuple[int, int], question: BlockQuestion, floors: Floors
+    forward: Operator,
+    backward: Operator,
+    shape: tuple[int, int],
+    question: BlockQuestion,
+    floors: Floors,
+    *,
+    zeros: bool = False,
 ) -> tuple[Spectrum, tuple[str, ...]]:
-    """Return the largest singular value and the smallest, and why not where that is out of reach."""
+    """Return the largest singular value and the smallest, and why not where that is out of reach.
+
+    With structural `zeros` the smallest is one of them, and nothing is known of those above.
+    """
     from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 
     wide = shape[0] < shape[1]
@@ -204,7 +215,7 @@ def _extremes(
     gram = LinearOperator((n, n), matvec=square, dtype=np.float64)
     found: dict[str, tuple[float, float]] = {}
     most = _restarts(question)
-    for which, tries in (("LA", most), ("SA", most)):
+    for which, tries in (("LA", most),) if zeros else (("LA", most), ("SA", most)):
         try:
             values, vectors = eigsh(gram, k=1, which=which, v0=start, tol=1e-8, maxiter=tries, ncv=min(n, 40))
         except ArpackNoConvergence as error:
@@ -216,19 +227,21 @@ def _extremes(
             found[which] = sigma, residual / sigma if sigma else sqrt(residual)
     top, top_floor = found.get("LA", (None, inf))
     low, low_floor = found.get("SA", (None, inf))
+    if zeros:
+        low, low_floor = 0.0, 0.0
     reached = low is not None and low_floor <= REACHED * low and low > floors.computation
     notes: tuple[str, ...] = ()
-    if not reached:
+    if not reached and not zeros:
         notes = ("smallest singular value out of reach of the iterative solver: no condition number",)
+    status: Status = "resolved" if reached and top is not None else "below_computation_precision"
+    status = "infinite" if zeros else status
     return (
         Spectrum(
             count=n,
             sigma_max=top,
-            sigma_min=low if reached else None,
+            sigma_min=low if reached or zeros else None,
             condition_number=top / low if reached and top is not None and low is not None else None,
-            condition_number_status="resolved"
-            if reached and top is not None
-            else "below_computation_precision",
+            condition_number_status=status,
             pseudo_condition_number=None,
             numerical_rank=None,
             stable_rank=None,

@@ -32,7 +32,7 @@ class Jacobians:
             at: what comes into each stage, (1, …) each.
             shape: (rows, columns).
         """
-        counts = [self._passing(place, at) for place in range(len(self.stages) - 1)]
+        counts = self.passing(at)
         place = min(range(len(counts)), key=counts.__getitem__, default=None)
         if place is None or counts[place] >= min(shape):
             return None
@@ -46,6 +46,10 @@ class Jacobians:
         right = self._part(0, place + 1, at)
         passing = (right != 0).any(1) & (left != 0).any(0)
         return left[:, passing], right[passing]
+
+    def passing(self, at: Sequence[Tensor]) -> list[int]:
+        """Return how many units behind each stage but the last can be reached; J has at most their rank."""
+        return [self._passing(place, at) for place in range(len(self.stages) - 1)]
 
     def _passing(self, place: int, at: Sequence[Tensor]) -> int:
         """Return how many units behind a stage can be reached."""
