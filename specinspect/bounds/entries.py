@@ -7,6 +7,7 @@ that initialisations draw (c < 1/n).
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from math import inf
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from specinspect.bounds.judge import Claim, absent, judge
 from specinspect.bounds.model import BoundCheck
+from specinspect.bounds.verdict import TOLERANCE, kappa_check
 from specinspect.spectra.quantities import LayerQuantities
 
 Array = NDArray[np.float64]
@@ -101,13 +103,14 @@ def _beside_skip(q: LayerQuantities, norm: float, entry: float) -> Iterator[Boun
 
 
 def _r11(q: LayerQuantities, of: str, values: Array, a: float, entry: float) -> BoundCheck:
-    assumptions = (_largest(entry),)
-    if a >= 1:
-        why = f"needs nc < 1 (n times the largest entry, beside the skip): it is {a:.3g}"
-        return judge(Claim("r11", of, "κ", kappa(values), inf, assumptions=assumptions), vacuous=why)
-    return judge(
-        Claim("r11", of, "κ", kappa(values), float(kappa_from_norm(a)), assumptions=assumptions),
-    )
+    """R11, in units of ρ; κ itself only where σ_n is not within rounding (MATH §0)."""
+    unit = max(abs(q.rho), float(values.max()))
+    found = float(values.max()) / unit, float(values.min()) / unit
+    rho = abs(q.rho) / unit
+    why = f"needs nc < 1 (n times the largest entry, beside the skip): it is {a:.3g}"
+    bounds = (rho * (1 + a), rho * (1 - a) if a < 1 else 0.0)
+    check = kappa_check("r11", of, found, bounds, TOLERANCE * (rho * (1 + a)) ** 2, why)
+    return replace(check, assumptions=(_largest(entry),))
 
 
 def _with_activation(q: LayerQuantities, entry: float, found: float) -> Iterator[BoundCheck]:
@@ -126,14 +129,21 @@ def _with_activation(q: LayerQuantities, entry: float, found: float) -> Iterator
     used = (*where, "the value is κ(ρI+βW), which κ((ρI+βW)D) does not exceed (R9)")
     if slope == 0:
         first, second = kappa_relu(n, entry, hit)
-        for name, bound in (("r12.89", first), ("r12.90", second)):
-            yield judge(Claim(name, "skip", "κ", found, float(bound), assumptions=used), vacuous=needs)
+        for name, bound in (("r12.89", float(first)), ("r12.90", float(second))):
+            claim = Claim(name, "skip", "κ", found, bound, tolerance=_lost(bound), assumptions=used)
+            yield judge(claim, vacuous=needs)
         yield absent("r13", "skip", "speaks of leaky ReLU: for ReLU r12 does")
         return
     yield from (absent(name, "skip", "speaks of ReLU: for its leaky form r13 does") for name in names[:2])
     used = (*where, "the value is κ(ρI+βW)/η, which κ((ρI+βW)D) does not exceed (R9)")
     leaky = float(kappa_leaky(n, entry, slope, hit))
-    yield judge(Claim("r13", "skip", "κ/η", found / slope, leaky, assumptions=used), vacuous=needs)
+    claim = Claim("r13", "skip", "κ/η", found / slope, leaky, tolerance=_lost(leaky), assumptions=used)
+    yield judge(claim, vacuous=needs)
+
+
+def _lost(bound: float) -> float:
+    """Return what rounding does to x/√y where y is a difference of numbers up to 1: 4ε/y, relative."""
+    return 1e-15 * bound * bound * bound
 
 
 def _two_valued(q: LayerQuantities) -> float | None:

@@ -69,7 +69,8 @@ def judge(claim: Claim, *, vacuous: str = "") -> BoundCheck:
     scale = max(abs(bound), abs(value)) if isfinite(value) else abs(bound)
     if distance <= RELATIVE * scale + claim.tolerance:
         sense = "at least" if claim.lower else "at most"
-        return replace(given, verdict="holds", why=f"{numbers} is {sense} {bound:.4g}")
+        room = None if given.slack is None else max(given.slack, 0.0)  # rounding does not make it negative
+        return replace(given, verdict="holds", slack=room, why=f"{numbers} is {sense} {bound:.4g}")
     if claim.asymptotic:
         relation = "is below" if claim.lower else "exceeds"
         return replace(

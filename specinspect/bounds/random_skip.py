@@ -148,7 +148,9 @@ def pattern_gap(q: LayerQuantities, diagonal: rm.Array) -> float:
     """Return ‖(ρA+βW) - (ρA+βDW)‖_F = |β|·√(Σ_j (1-d_j)²‖w_j‖²), of a dense layer (MATH R25's sure step)."""
     if q.entries is None:
         raise AssertionError("only called with entries")
-    return abs(q.beta) * float(np.sqrt((((1 - diagonal) * q.entries.row_norms) ** 2).sum()))
+    rows = np.abs(1 - diagonal) * q.entries.row_norms
+    largest = float(rows.max()) or 1.0  # squares may leave float64
+    return abs(q.beta) * largest * float(np.sqrt(((rows / largest) ** 2).sum()))
 
 
 def two_pattern_checks(q: LayerQuantities) -> Iterator[BoundCheck]:

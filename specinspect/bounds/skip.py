@@ -176,6 +176,10 @@ class Branch:
     shift: Array | None
     """(blocks, k) or (blocks, 2): eigenvalues of ρβH, descending; None where unknown."""
     multiplicity: NDArray[np.int64]
+    tau: tuple[float, float]
+    """τmin and τmax of H itself, in no units; NaN where unknown."""
+    top: float
+    """σ_1(M), in no units."""
 
     @property
     def tolerance(self) -> float:
@@ -186,11 +190,14 @@ class Branch:
     def of_values(of: str, q: LayerQuantities, n: Array, s: Array, tau: Array | None) -> Branch:
         """Bring a map into its units."""
         unit = max(abs(q.rho), abs(q.beta) * float(s.max())) or 1.0
-        r, b = q.rho / unit, q.beta / unit
-        shift = None if tau is None else r * (b * tau)
-        if shift is not None and r * b < 0:
+        r = q.rho / unit
+        shift = None if tau is None else r * (q.beta * tau / unit)  # β over a tiny unit may leave float64
+        if shift is not None and (q.rho < 0) != (q.beta < 0):
             shift = shift[:, ::-1]
-        return Branch(of, unit, abs(r), n / unit, abs(b) * s, shift, q.multiplicity)
+        ends = (np.nan, np.nan) if tau is None else (float(tau.min()), float(tau.max()))
+        return Branch(
+            of, unit, abs(r), n / unit, abs(q.beta) * s / unit, shift, q.multiplicity, ends, float(s.max())
+        )
 
 
 def branches(q: LayerQuantities) -> tuple[tuple[Branch, ...], ...]:
@@ -340,7 +347,7 @@ def _extremes(branch: Branch, q: LayerQuantities) -> Iterator[BoundCheck]:
     tau_min, tau_max = (low / r, high / r) if r else (0.0, 0.0)
     upper = {k: float(v) for k, v in sigma_max_upper(r, 1.0, s1, tau_min, tau_max).items()}
     lower = {k: float(v) for k, v in sigma_min_lower(r, 1.0, s1, sn, tau_min, tau_max).items()}
-    why = _reasons(branch, q, low, high)
+    why = _reasons(branch, q)
     for name, bound in upper.items():
         yield judged(
             f"r3.upper.{name}",
@@ -384,7 +391,7 @@ def _extremes(branch: Branch, q: LayerQuantities) -> Iterator[BoundCheck]:
             )
 
 
-def _reasons(branch: Branch, q: LayerQuantities, low: float, high: float) -> dict[str, str]:
+def _reasons(branch: Branch, q: LayerQuantities) -> dict[str, str]:
     """Say for every lower bound what it would need, with the number that decides."""
     rho, beta, unit = q.rho, q.beta, branch.unit
     s1, sn = float(branch.s.max()) * unit, float(branch.s.min()) * unit  # times |β|
@@ -393,8 +400,8 @@ def _reasons(branch: Branch, q: LayerQuantities, low: float, high: float) -> dic
         sharp = f"needs |β|σmin > 0: it is {sn:.4g}"
     else:
         # In terms of τ itself: of its smaller end where ρβ > 0, of its larger one otherwise.
-        scale = unit / rho * unit / beta
-        name, relation, tau = ("τmin", ">", low * scale) if rho * beta > 0 else ("τmax", "<", low * scale)
+        low, high = branch.tau
+        name, relation, tau = ("τmin", ">", low) if (rho > 0) == (beta > 0) else ("τmax", "<", high)
         is_ = f"{name} is {tau:.4g}"
         ratio = rho / beta
         sharp_limit = -(ratio + sn / rho * (sn / beta))
@@ -414,16 +421,14 @@ def _reasons(branch: Branch, q: LayerQuantities, low: float, high: float) -> dic
 
 def _singular(branch: Branch, q: LayerQuantities) -> BoundCheck:
     """R5b: N is singular only where -ρ/β is a real eigenvalue of M, thus within [τmin/2, τmax/2]."""
-    low, high = _shift_ends(branch)
     bottom = float(branch.n.min())
     if q.rho == 0 or q.beta == 0:
         return silent("r5b", branch.of, "not_applicable", "needs ρ ≠ 0 and β ≠ 0")
-    scale = branch.unit / q.rho * branch.unit / q.beta
-    ends = sorted((low * scale / 2, high * scale / 2))
+    low, high = (tau / 2 for tau in branch.tau)
     point = -q.rho / q.beta
-    inside = f"[τmin/2, τmax/2] = [{ends[0]:.4g}, {ends[1]:.4g}]"
-    margin = TOLERANCE * max(abs(point), *map(abs, ends))
-    if ends[0] - margin <= point <= ends[1] + margin:
+    inside = f"[τmin/2, τmax/2] = [{low:.4g}, {high:.4g}]"
+    margin = TOLERANCE * max(abs(point), branch.top)  # τ has rounding errors in proportion to σ_1
+    if low - margin <= point <= high + margin:
         why = f"-ρ/β = {point:.4g} lies in {inside}, where M may have a real eigenvalue"
         return silent("r5b", branch.of, "not_applicable", why, bottom * branch.unit)
     return BoundCheck(
