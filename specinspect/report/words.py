@@ -142,8 +142,9 @@ def _chain(report: Report, results: Sequence[LayerResult]) -> str:
     if kappas.SAME in texts:
         parts.append(f"{kappas.SAME}: D is the identity")
     if any(text.endswith(kappas.PARTIAL) for text in texts):
-        below = " and σ lost in rounding" if any(_cut(text) for text in texts) else ""
-        parts.append(f"x{kappas.PARTIAL}: without the rows that D zeroes{below}")
+        cut = any(_cut(text) for text in texts)
+        below, whole = (" and σ lost in rounding", "∞ or unknown") if cut else ("", "∞")
+        parts.append(f"x{kappas.PARTIAL}: without the rows that D zeroes{below}, with which it is {whole}")
     return f"{kappas.HEADERS['chain']}: {'; '.join(parts)}." if parts else ""
 
 
@@ -163,6 +164,8 @@ def _skip(report: Report, results: Sequence[LayerResult]) -> str:
     own = sum(kinds[kind] for kind in PROJECTIONS)
     if own:
         parts.append(f"the network's own shortcut stands for I in {plural(own, 'layer')}")
+    if all(result.layer.skip.source == "assumed" for result in results):
+        parts.append("as if every layer had a skip around it")
     return ", ".join(parts) + "."
 
 

@@ -168,7 +168,8 @@ def test_maps_that_are_not_there_get_no_column_and_no_sentence() -> None:
 
 def test_the_caption_says_what_the_maps_are() -> None:
     text = " ".join(drawn(canned.report(), 120).split())
-    assert "median over 8 random inputs; =: D is the identity; x*: without the rows that D zeroes" in text
+    assert "median over 8 random inputs; =: D is the identity; x*: without the rows that D zeroes and" in text
+    assert "σ lost in rounding, with which it is ∞ or unknown" in text
     assert "κ(skip): of I + 0.5 W, I is rectangular like W (1 layer), the average pool where" in text
     plain = drawn(canned.report(), 30, encoding="ascii")
     assert "no room at this width for" in " ".join(plain.split())
