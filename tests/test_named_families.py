@@ -506,3 +506,14 @@ def test_a_single_norm_beside_both_branches(t5: bool) -> None:
         return two @ F.relu(one @ (gain * x + shift))
 
     check(build(block, 1), sample(8), inner, lambda x: x + inner(x))
+
+
+def test_an_adapter_inside_an_mlp_is_no_further_layer() -> None:
+    state = dict(state_of(nn.ModuleDict({"blocks": nn.ModuleList([VisionBlock("ls2")])})))
+    state |= {
+        "blocks.0.mlp.fc1.lora_A.weight": torch.randn(2, 8),
+        "blocks.0.mlp.fc1.lora_B.weight": torch.randn(12, 2),
+    }
+    layers, found, _ = named(state)
+    assert "lora" in {layer.kind for layer in layers.values()}
+    assert "blocks.0.mlp" in {block.name for block in found.blocks}

@@ -17,7 +17,7 @@ from specinspect.architecture.follow import Follower, followers
 from specinspect.architecture.graph import Graph
 from specinspect.architecture.model import Activation, Architecture
 from specinspect.architecture.norms import NormFacts, learn_norms
-from specinspect.architecture.trace import Recording, Trace, record
+from specinspect.architecture.trace import Recording, Trace, record, undisturbed
 from specinspect.checkpoint.model import ModuleFacts
 from specinspect.checkpoint.modules import plain_attributes
 from specinspect.checkpoint.text import kind_of
@@ -47,7 +47,8 @@ def read_architecture(
         if isinstance(tensor, torch.Tensor) and not nn.parameter.is_lazy(tensor)
     }
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    norms_found = learn_norms(network)
+    with undisturbed(network):
+        norms_found = learn_norms(network)
     facts = {
         path: ModuleFacts(type(part).__name__, plain_attributes(vars(part)) | _of_norm(norms_found.get(path)))
         for path, part in network.named_modules(remove_duplicate=False)

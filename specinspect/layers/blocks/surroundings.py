@@ -155,8 +155,11 @@ def refuse_more_inside(walk: Walk, parent: str) -> None:
     if not _is_module_of_an_mlp(parent):
         return
     own = set(layer_names(walk.factors))
-    more = [layer.name for layer in known.layers if layer.name.startswith(f"{parent}.")]
-    more = [name for name in more if name not in own and not name.startswith(tuple(f"{o}." for o in own))]
+    more = [
+        layer.name
+        for layer in known.layers
+        if layer.name.startswith(f"{parent}.") and layer.kind != "lora" and layer.name not in own
+    ]
     if more:
         raise NotUnderstoodError(f"{more[0]} stands inside it, too", tell=True)
     responses = join(parent, "grn")
