@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import specinspect
+from specinspect.engine import open_source
 from specinspect.errors import SettingsError
 from specinspect.report.model import LayerResult
+from specinspect.report.table import print_table
+from specinspect.settings import Settings
 
 MODULE = """
 import torch
@@ -160,6 +164,33 @@ def test_blocks_of_a_resnet(net: Any, images: Tensor) -> None:
         text = "×".join(map(str, x.shape[2:]))
         assert f"{text} grid with zeros around it: the sides of the inputs given" in block.assumptions
         assert block.grid == tuple(x.shape[2:])
+
+
+def printed(report: specinspect.Report) -> str:
+    file = StringIO()
+    print_table(report, file)
+    return " ".join(file.getvalue().split())
+
+
+def test_the_table_says_whose_inputs_they_are(net: Any, images: Tensor) -> None:
+    assert images is not None
+    text = printed(inspect(inputs="x.npy", layers=("layer1.*",)))
+    assert "D at given inputs" in text
+    text = printed(inspect(layers=("layer1.*",)))
+    assert "D at random inputs" in text
+    assert net is not None
+
+
+def test_large_images_are_told_to_take_long(net: Any, tmp_path: Path) -> None:
+    assert net is not None
+    np.save(tmp_path / "large.npy", np.ones((1, 2, 70, 70)))  # 3·35² columns
+    opened = open_source(
+        "net.pt",
+        Settings(
+            model="pixel_net:Net", inputs="large.npy", conv_operator="padded", conv_pattern="pixel", grid=5
+        ),
+    )
+    assert any("; smaller images in --inputs are quicker" in sentence for sentence in opened.notices)
 
 
 def layer_functions(net: Any) -> dict[str, Any]:

@@ -40,10 +40,12 @@ def long_work(layers: Sequence[Layer], blocks: Sequence[Block], settings: Settin
         for count, word in ((len(large), "layer"), (len(whole), "block"))
         if count
     ]
+    given = any(layer.sides is not None for layer in large)
+    smaller = "smaller images in --inputs are" if given else "a smaller --grid is"
     are = "are dense matrices" if len(large) + len(whole) > 1 else "is a dense matrix"
     return (
         f"--conv-operator padded: {' and '.join(counted)} {are} of {LARGE:,} to {DENSE_SIDE:,} columns, "
-        "which takes minutes; a smaller --grid is quicker, and so are fewer --layers or --patterns",
+        f"which takes minutes; {smaller} quicker, and so are fewer --layers or --patterns",
     )
 
 

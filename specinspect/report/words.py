@@ -117,9 +117,18 @@ def _blocks(report: Report) -> str:
     found = " found by their names," if kinds == {"assumed"} else ""
     proven = some_guarantee(report.blocks)
     return (
-        f"blocks:{found} J is the branch with its activations inside (D at random inputs, medians), "
-        f"A the shortcut beside it; x*: of the rank that it has by construction."
+        f"blocks:{found} J is the branch with its activations inside (D at {_whose(report)} inputs, "
+        f"medians), A the shortcut beside it; x*: of the rank that it has by construction."
         + (" proven ≤: what theory guarantees of κ(A+J) at all of these inputs." if proven else "")
+    )
+
+
+def _whose(report: Report) -> str:
+    """Say at which inputs the activations inside of blocks are taken."""
+    sampled = [result for result in report.blocks if result.chain is not None and result.chain.patterns]
+    drawn = {any("standard normal" in sentence for sentence in result.assumptions) for result in sampled}
+    return {frozenset({False}): "given", frozenset({False, True}): "given or random"}.get(
+        frozenset(drawn), "random"
     )
 
 
