@@ -84,7 +84,7 @@ class _Norms:
         )
         low, high = (abs(q.rho) * value for value in extremes)
         unit = max(high, abs(q.beta) * float(s.max())) or 1.0
-        return _Norms(n / unit, abs(q.beta) / unit * s, high / unit, low / unit, unit)
+        return _Norms(n / unit, abs(q.beta) * s / unit, high / unit, low / unit, unit)
 
     @property
     def tolerance(self) -> float:

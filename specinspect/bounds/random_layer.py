@@ -28,6 +28,8 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "mish": (-0.12, 1.1),
     "hardswish": (-0.5, 1.5),
     "selu": (0.0, 1.7581),
+    "elu": (0.0, 1.0),
+    "celu": (0.0, 1.0),
 }
 """Where φ′ lies, rounded outwards: the D that R18 takes all at once; of others the sampled range is taken."""
 

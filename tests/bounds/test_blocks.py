@@ -389,3 +389,17 @@ def test_the_report_has_them() -> None:
     assert first["bounds"][0]["source"]
     assert {"r2", "r4.best"} <= {c["id"] for c in first["bounds"]}
     assert not any(block.bounds for block in inspect(mlp(), bounds=False).blocks)
+
+
+@pytest.mark.parametrize("rho", [0.001, 0.3])
+def test_a_branch_that_is_zero_leaves_the_shortcut_to_the_last_digit(rho: float) -> None:
+    """All singular values of ρI + βJ are |ρ| where J is zero by structure, in double precision."""
+    state = {"a.weight": torch.ones(4, 4), "b.weight": torch.zeros(4, 4), "c.weight": torch.ones(4, 4)}
+    report = specinspect.inspect(
+        state, compose=["a:b:c"], activation="relu", rho=rho, device="cpu", patterns=2, spectra=True
+    )
+    (block,) = report.blocks
+    assert block.skip is not None
+    assert block.skip.singular_values is not None
+    assert (block.skip.singular_values == rho).all()
+    assert not [c for c in block.bounds if c.verdict == "violated"]

@@ -13,6 +13,7 @@ from specinspect.bounds import random_matrix as rm
 from specinspect.bounds.catalogue import CATALOGUE
 from specinspect.bounds.judge import Claim, judge
 from specinspect.bounds.model import BoundCheck
+from specinspect.bounds.random_layer import pattern_range
 from specinspect.spectra.quantities import LayerQuantities
 from tests.bounds.layers import layer_of, relu_patterns
 
@@ -186,3 +187,14 @@ def test_convolutions_get_limits_alone() -> None:
     assert found["r23"].bound == pytest.approx(float(rm.limit_kappa(0.25)), rel=0.02)
     assert found["r23"].value == pytest.approx(found["r23"].bound, rel=0.15)
     assert found["r22.nr"].verdict == "holds"
+
+
+def test_the_range_of_elu_is_not_that_of_its_samples() -> None:
+    """R18 speaks of all D at once: φ′ of ELU comes as near to 0 as one likes, whatever was sampled."""
+    rng = np.random.default_rng(9)
+    w = rng.standard_normal((32, 32))
+    for activation in ("elu", "celu"):
+        layer = layer_of(w, diagonals=[rng.uniform(0.4, 1, 32).round(1)], activation=activation)
+        assert pattern_range(layer) == (0.0, 1.0, "")
+    steep = layer_of(w, diagonals=[np.linspace(0, 2, 32)], activation="elu")  # α = 2
+    assert pattern_range(steep)[2]

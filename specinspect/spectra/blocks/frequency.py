@@ -175,11 +175,8 @@ def _solve(
         core = (q.mH @ u) @ (v @ q)
         inner = beta * core
         inner.diagonal(dim1=-2, dim2=-1).add_(rho)
-        solution = (
-            singular_values(Batch(inner))
-            if r
-            else Solution(torch.zeros(product.size, 0), torch.zeros(product.size), "gram")
-        )
+        none = torch.zeros(product.size, 0, dtype=torch.float64)
+        solution = singular_values(Batch(inner)) if r else Solution(none, none.sum(1), "gram")
         skip.add(solution, multiplicity, 2 * r, (abs(rho), rows - 2 * r))
         if gathered is None:
             return None
