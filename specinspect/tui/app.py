@@ -457,8 +457,9 @@ class Inspector(App[None]):
         needed = self.pane == "skip" or not self.session.at_run or self.session.pattern is not None
         if setting is None or not needed:
             return
-        result = self.session.rows[setting.index].result
-        if result is not None and result.layer == setting.layer:
+        row = self.session.rows[setting.index]
+        result = row.result
+        if result is not None and not row.partial and result.layer == setting.layer:
             self._lens.look(self.session.inspection, setting, result.maps["weight"])
 
     def on_layer_table_group_toggled(self, message: LayerTable.GroupToggled) -> None:

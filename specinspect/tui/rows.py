@@ -31,6 +31,8 @@ class Row:
     state: State = "pending"
     result: LayerResult | None = None
     """An old one may stay while the layer is computed again."""
+    partial: bool = False
+    """Whether `result` has the weight alone so far."""
     reason: str = ""
     """Why it failed."""
     findings: tuple[Finding, ...] = ()
@@ -96,6 +98,8 @@ def kappa_cell(row: Row, name: str) -> str:
         return "failed" if name == "weight" else ""
     if row.result is None:
         return "…" if row.state == "running" and name == "weight" else ""
+    if row.partial and name != "weight":
+        return "…"
     return kappas.shown(row.result, name).text
 
 

@@ -31,6 +31,14 @@ class LayerDone:
 
 
 @dataclass(frozen=True, slots=True)
+class WeightDone:
+    """A layer's result with its weight alone; the other maps are still being computed."""
+
+    index: int
+    result: LayerResult
+
+
+@dataclass(frozen=True, slots=True)
 class LayerFailed:
     """A layer that could not be computed, and why."""
 
@@ -74,7 +82,7 @@ class Said:
     error: bool = False
 
 
-Event = LayerDone | LayerFailed | BlockDone | PairDone | TensorsRead | Said
+Event = LayerDone | WeightDone | LayerFailed | BlockDone | PairDone | TensorsRead | Said
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,6 +253,9 @@ class Runner:
         try:
             # Not under the lock: the first of the workers loads torch here, and the others wait for it.
             _set_threads(self._workers if task.bytes > self._share else 1)
+            if task.weight is not None:
+                for index, result in zip(task.indices, task.weight(), strict=True):
+                    self._hand_over(WeightDone(index, result))
             found = task.run()
         except Exception as error:
             if task.parts:

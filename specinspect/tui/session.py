@@ -13,7 +13,7 @@ from specinspect.tui.edits import rule_of
 from specinspect.tui.filter import Predicate, parse
 from specinspect.tui.live import Learned, Rays, Setting, at_rho, live
 from specinspect.tui.rows import COLUMNS, Key, Row, findings_of, kappa_key, sorted_rows
-from specinspect.tui.runner import BlockDone, Event, LayerDone, LayerFailed, PairDone, TensorsRead
+from specinspect.tui.runner import BlockDone, Event, LayerDone, LayerFailed, PairDone, TensorsRead, WeightDone
 from specinspect.tui.tree import Line, Tree, Worst
 from specinspect.tui.view import Guarantee, Live, PaneView
 
@@ -107,14 +107,20 @@ class Session:
         if isinstance(event, TensorsRead):
             self.bad_tensors = event.bad
             return None
+        if isinstance(event, WeightDone):
+            row = self.rows[event.index]
+            if row.result is not None or event.result.layer != row.layer:
+                return None  # an old one has more to show
+            found = findings_of(event.result)
+            self.rows[event.index] = replace(row, result=event.result, partial=True, findings=found)
+            return event.index
         if isinstance(event, LayerDone):
             row = self.rows[event.index]
             if event.result.layer != row.layer:
                 return None  # edited meanwhile: a newer one is on its way
-            again = row.result is not None
-            row = replace(
-                row, state="done", result=event.result, reason="", findings=findings_of(event.result)
-            )
+            again = row.result is not None and not row.partial
+            found = findings_of(event.result)
+            row = replace(row, state="done", result=event.result, partial=False, reason="", findings=found)
             self.rows[event.index] = row
             if again:
                 self._count_anew()
@@ -126,7 +132,8 @@ class Session:
                 self._take_pair(event)
             return event.index
         if isinstance(event, LayerFailed):
-            row = replace(self.rows[event.index], state="failed", reason=event.reason, result=None)
+            row = self.rows[event.index]
+            row = replace(row, state="failed", reason=event.reason, result=None, partial=False)
             self.rows[event.index] = row
             self._count(row)
             return event.index
@@ -156,7 +163,7 @@ class Session:
     @property
     def results(self) -> tuple[LayerResult, ...]:
         """Those that are done, in checkpoint order."""
-        return tuple(row.result for row in self.rows if row.result is not None)
+        return tuple(row.result for row in self.rows if row.result is not None and not row.partial)
 
     @property
     def findings(self) -> tuple[Finding, ...]:
@@ -418,6 +425,7 @@ class Session:
             compared_not=looked.beside.reason if looked.beside is not None else "",
             state=state,
             result=row.result,
+            partial=row.partial,
             reason=row.reason or self.problem,
             live=self.live_maps(),
             skip_curve=curve,

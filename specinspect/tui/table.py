@@ -308,7 +308,7 @@ class LayerTable(ScrollView, can_focus=True):
 
     def _cell(self, row: Row, column: Column, style: Style, *, cursor: bool) -> Segment:
         text = column.cell(row)
-        if row.index in self.running and row.state == "pending" and column.key == "kappa":
+        if row.index in self.running and row.state == "pending" and not row.partial and column.key == "kappa":
             text = "…"
         if column.key == "skip" and self.stale and text and text != ABSENT:
             text = self.live.get(row.index, f"{text}'")

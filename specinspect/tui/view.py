@@ -54,6 +54,8 @@ class PaneView:
     """Of the selected layer."""
     result: LayerResult | None = None
     """Of the selected layer. An old one may stay while the state is 'running' again after an edit."""
+    partial: bool = False
+    """Whether `result` has the weight alone so far."""
     reason: str = ""
     """Why the selected layer failed, or waits: one line."""
 

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 
 NONE: Set[Any] = frozenset()
+PATIENCE = 2e11
+"""Operations, some five seconds, from which a layer's weight is shown before its other maps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,8 @@ class Task:
     """The same, one layer at a time: to find the one that fails."""
     pair: int | None = None
     """The layer that is compared with that of a second checkpoint."""
+    weight: Callable[[], tuple[LayerResult, ...]] | None = None
+    """Computes the weight alone, where all maps take long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,7 +287,11 @@ def _task(
     indices: tuple[int, ...], job: Job, total: Cost, run: Callable[[Job], tuple[LayerResult, ...]]
 ) -> Task:
     work = partial(_run_if_affordable, run, job, total.bytes)
-    return Task(indices, job.layers[0].name, total.operations, total.bytes, work)
+    weight = None
+    if total.operations > PATIENCE and len(indices) == 1 and set(job.settings.maps) != {"weight"}:
+        alone = replace(job, settings=replace(job.settings, maps=("weight",)), cache=None)
+        weight = partial(_run_if_affordable, run, alone, total.bytes)
+    return Task(indices, job.layers[0].name, total.operations, total.bytes, work, weight=weight)
 
 
 def _compare(run: Callable[[PairJob], LayerComparison], jobs: PairJob, index: int, path: str) -> PairDone:

@@ -47,6 +47,8 @@ class Stub:
     """Layer → the message of the error that computing it raises."""
     held: dict[str, threading.Event] = field(default_factory=dict)
     """Layer → what it waits for."""
+    slow: Set[str] = frozenset()
+    """Layers whose weight comes before their other maps."""
     kept: Set[str] = frozenset()
     """Layers that are in the cache."""
     seconds: dict[str, dict[str, LayerComparison]] = field(default_factory=dict)
@@ -137,7 +139,11 @@ class Stub:
                 raise RuntimeError(self.broken[layer.name])
             return (replace(self.results[layer.name], layer=layer),)
 
-        return Task((index,), layer.name, 1.0, 1000, run)
+        def weight() -> tuple[LayerResult, ...]:
+            found = self.results[layer.name]
+            return (replace(found, layer=layer, maps={"weight": found.maps["weight"]}, bounds=()),)
+
+        return Task((index,), layer.name, 1.0, 1000, run, weight=weight if layer.name in self.slow else None)
 
 
 @dataclass

@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 from textual.pilot import Pilot
 
+from specinspect.report import kappas
 from specinspect.report.model import BadTensor
+from specinspect.tui.rows import kappa_cell
 from tests.report.canned import ESCAPES, tall
 from tests.tui.drive import SMALL, WIDE, computed, drive, screen, table, until
 from tests.tui.stub import app, canned
@@ -31,6 +33,35 @@ def test_opens_streams_and_quits(size: tuple[int, int]) -> None:
     drive(inspector, steps, size)
     assert inspector.return_code == 0
     assert len(work.computed) == 15
+
+
+def test_the_weight_of_a_slow_layer_is_there_before_its_other_maps() -> None:
+    results = canned(15)
+    slow, held = results[0].layer.name, threading.Event()
+    inspector, work = app(results, held={slow: held}, slow={slow})
+
+    async def steps(pilot: Pilot[Any]) -> None:
+        await until(pilot, lambda: inspector.session.rows[0].partial)
+        await pilot.press("1")
+        await until(pilot, lambda: "W so far" in screen(inspector))
+        row = inspector.session.rows[0]
+        assert row.state != "done"
+        assert kappa_cell(row, "weight") == kappas.shown(results[0], "weight").text
+        assert kappa_cell(row, "skip") == "…"
+        assert inspector.session.results == ()  # a report of now does not have it
+        for pane in "23451":
+            await pilot.press(pane)
+            await pilot.pause()
+            assert ("still being computed" in screen(inspector)) == (pane in "23")
+        assert work.studied == []  # its other maps are not measured twice
+        held.set()
+        await computed(pilot)
+        await until(pilot, lambda: "W so far" not in screen(inspector))
+        row = inspector.session.rows[0]
+        assert (row.partial, row.state) == (False, "done")
+        assert set(row.result.maps if row.result is not None else ()) == set(results[0].maps)
+
+    drive(inspector, steps, WIDE)
 
 
 def test_the_selected_layer_jumps_the_queue() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import time
+from typing import Any
 
 import pytest
 
@@ -67,3 +68,35 @@ def test_the_clock_stands_still_while_nothing_is_left_to_do(monkeypatch: pytest.
     made.add([Task((), "again", 1.0, 1000, lambda: ())])
     wait(made)
     assert before <= made.progress.seconds < before + 100
+
+
+def test_only_slow_layers_with_other_maps_show_their_weight_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The real engine: what comes first is the weight alone, and what comes then is the whole."""
+    import torch
+
+    from specinspect.engine import open_source
+    from specinspect.settings import Settings
+    from specinspect.tui import work
+    from specinspect.tui.runner import WeightDone
+
+    state = {"fc1.weight": torch.eye(64), "fc2.weight": torch.diag(torch.arange(1.0, 9.0))}
+    monkeypatch.setattr(work, "PATIENCE", 1e6)
+
+    def run(**settings: Any) -> list[LayerDone | WeightDone]:
+        events: list[Event] = []
+        made = Runner(work.EngineWork(), open_source(state, Settings(cache=False, **settings)), events.append)
+        made.start()
+        wait(made)
+        return [event for event in events if isinstance(event, LayerDone | WeightDone)]
+
+    found = run()
+    assert [(type(e).__name__, e.index) for e in found if e.index == 0] == [
+        ("WeightDone", 0),
+        ("LayerDone", 0),
+    ]
+    assert [type(e).__name__ for e in found if e.index == 1] == ["LayerDone"]
+    first, whole = (e.result for e in found if e.index == 0)
+    assert set(first.maps) == {"weight"}
+    assert {"weight", "skip"} <= set(whole.maps)
+    assert first.maps["weight"].sigma_max == whole.maps["weight"].sigma_max == pytest.approx(1.0)
+    assert [type(e).__name__ for e in run(maps=("weight",))] == ["LayerDone"] * 2

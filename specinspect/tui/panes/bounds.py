@@ -158,7 +158,10 @@ class BoundsPane(Pane):
                 text.append_text(self.text(f"{plain if self.view.plain else sign} {count}   ", style))
         if not checks:
             what = "layer" if self.block is None else "block"
-            text.append_text(self.text(f"No bound was tested for this {what}.", "label"))
+            why = f"No bound was tested for this {what}."
+            if self.view.partial and self.block is None:
+                why = "The bounds come with the maps that are still being computed."
+            text.append_text(self.text(why, "label"))
         if hidden:
             text.append_text(self.text(f"{hidden} hidden, v shows them", "label"))
         if checks and not words.at_run(self.view):

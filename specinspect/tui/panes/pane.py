@@ -222,7 +222,11 @@ def layer_title(pane: Pane, width: int) -> Text:
     layer = pane.view.layer
     if layer is None:
         return Text("")
-    state = "  computing again …" if pane.view.state == "running" and pane.view.result is not None else ""
+    state = ""
+    if pane.view.partial:
+        state = "  W so far …"
+    elif pane.view.state == "running" and pane.view.result is not None:
+        state = "  computing again …"
     facts = f"  {layer.kind} {shape(layer.shape)} {layer.dtype}{state}"
     plain = pane.view.plain
     facts = spelled(facts, plain=plain)

@@ -213,7 +213,10 @@ class SkipPane(Pane, can_focus=True):
         before = words.live_kappa(pair.up, view.live.get(pair.chain))
         text.append_text(self.text(f"   κ {before} ", "chain"))
         if pair.down is None and pair.live is None:
-            return text.append_text(self.text("  no skip map makes sense here", "label"))
+            why = (
+                "its other maps are still being computed" if view.partial else "no skip map makes sense here"
+            )
+            return text.append_text(self.text(f"  {why}", "label"))
         after = words.live_kappa(pair.down, pair.live)
         text.append_text(self.text(f"-> {after}", "skip"))
         how = words.mark(view, pair.skip)
