@@ -103,6 +103,7 @@ def run(
     *,
     workers: int,
     executor: Executor | None = None,
+    room: int = FREE_BYTES,
 ) -> Iterator[tuple[int, R]]:
     """Run the jobs and yield (index, result) as they finish, the longest first.
 
@@ -116,12 +117,13 @@ def run(
         work: what to do.
         workers: jobs in flight at most.
         executor: where to run everything instead, at its own parallelism (a process pool, a cluster).
+        room: bytes that jobs may hold together however small the largest is.
     """
     order = sorted(range(len(jobs)), key=lambda i: -costs[i].operations)
     if executor is not None:
         yield from _drain(executor, order, jobs, work)
         return
-    share = max(FREE_BYTES, max((c.bytes for c in costs), default=0)) / workers
+    share = max(room, max((c.bytes for c in costs), default=0)) / workers
     together = [i for i in order if costs[i].bytes <= share]
     alone = [i for i in order if costs[i].bytes > share]
     for indices, count, threads in ((alone, 1, workers), (together, workers, 1)):

@@ -707,3 +707,22 @@ def test_what_would_be_quicker_goes_by_the_estimated_work() -> None:
     )
     assert said(wide, maps=("weight",)) == "--grid 8 is some 4 times quicker"
     assert said({"token_embedding.weight": torch.ones(64, 8)}) == ""
+
+
+def test_operators_of_the_same_size_go_side_by_side_where_memory_allows() -> None:
+    from specinspect.engine import room_beside
+    from specinspect.schedule import FREE_BYTES, Cost, run
+    from specinspect.settings import Settings
+    from specinspect.spectra.plan import available_memory
+
+    assert room_beside(Settings()) == FREE_BYTES
+    free = available_memory()
+    assert room_beside(Settings(conv_operator="padded")) >= (free or 0) // 8
+    costs = [Cost(FREE_BYTES, 1.0)] * 3
+
+    def threads(_: int) -> int:
+        return torch.get_num_threads()
+
+    for room, expected in ((FREE_BYTES, 2), (2 * FREE_BYTES, 1)):
+        found = run(range(3), costs, threads, workers=2, room=room)
+        assert [count for _, count in found] == [expected] * 3

@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING
 
 from specinspect.engine.blocks import BlockStudy, run_block, study_block
 from specinspect.engine.failures import named_memory_errors, solver_errors
-from specinspect.engine.jobs import BlockJob, Job, block_jobs, check_memory, layer_jobs, layers_job
+from specinspect.engine.jobs import (
+    BlockJob,
+    Job,
+    block_jobs,
+    check_memory,
+    layer_jobs,
+    layers_job,
+    room_beside,
+)
 from specinspect.engine.layers import run_job, study_layer
 from specinspect.engine.opening import LOADING, Inspection, _chosen, _worth_keeping, open_source, settings_of
 from specinspect.engine.requests import recalled_blocks, recalled_layers
@@ -40,6 +48,7 @@ __all__ = [
     "recalled_blocks",
     "recalled_layers",
     "report",
+    "room_beside",
     "run_block",
     "run_job",
     "settings_of",

@@ -16,7 +16,7 @@ from specinspect.inputs import NO_INPUTS, Inputs
 from specinspect.layers.blocks import Block, block_tensors
 from specinspect.layers.model import Layer, Stored
 from specinspect.maps.question import side_tensors
-from specinspect.schedule import Cost, cost
+from specinspect.schedule import FREE_BYTES, Cost, cost
 from specinspect.settings import Settings
 from specinspect.spectra.plan import Plan, available_memory
 
@@ -169,6 +169,17 @@ def _batches(layers: tuple[Layer, ...], chosen: list[int], plan: Plan) -> Iterat
 
 def _total(costs: list[Cost]) -> Cost:
     return Cost(sum(c.bytes for c in costs), sum(c.operations for c in costs))
+
+
+def room_beside(settings: Settings) -> int:
+    """Return the bytes that jobs may hold together.
+
+    Where convolutions are written out their size is that of the grid and not of the checkpoint, and many have
+    the same: a quarter of the free memory is worth more than all threads on one of them at a time.
+    """
+    if settings.conv_operator != "padded":
+        return FREE_BYTES
+    return max(FREE_BYTES, (available_memory() or 0) // 4)
 
 
 def check_memory(jobs: Sequence[Job], costs: Sequence[Cost], plan: Plan) -> None:

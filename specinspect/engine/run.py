@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from specinspect.checkpoint.entries import count_entries
 from specinspect.engine.blocks import run_block
-from specinspect.engine.jobs import block_jobs, check_memory, layer_jobs
+from specinspect.engine.jobs import block_jobs, check_memory, layer_jobs, room_beside
 from specinspect.engine.layers import run_job
 from specinspect.engine.opening import Inspection, open_source, settings_of
 from specinspect.engine.products import measured_products
@@ -131,7 +131,8 @@ def _measured_blocks(
         whole, done, count = sum(c.operations for c in costs) or 1.0, 0.0, len(inspection.blocks)
         if progress is not None:
             progress(Progress(len(results), len(inspection.discovery.layers), 0.0, count))
-        for number, result in run(left, costs, run_block, workers=workers, executor=executor):
+        room = room_beside(inspection.settings)
+        for number, result in run(left, costs, run_block, workers=workers, executor=executor, room=room):
             results[missing[number]] = result
             done += costs[number].operations
             if progress is not None:
@@ -169,11 +170,10 @@ def _results(
         return
     check_memory(jobs, costs, plan)
     return_large_blocks()
-    workers = settings.jobs or default_jobs()
+    workers = (settings.jobs or default_jobs()) if plan.device == "cpu" else 1
     whole, done, layers_done = sum(c.operations for c in costs) or 1.0, 0.0, len(known)
-    for number, results in run(
-        jobs, costs, run_job, workers=workers if plan.device == "cpu" else 1, executor=executor
-    ):
+    room = room_beside(settings)
+    for number, results in run(jobs, costs, run_job, workers=workers, executor=executor, room=room):
         for index, result in zip(groups[number], results, strict=True):
             layers_done += 1
             yield index, result

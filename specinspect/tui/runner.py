@@ -206,7 +206,7 @@ class Runner:
             self._workers = plan.workers
             self._total += sum(task.work for task in self._waiting)
             largest = max((task.bytes for task in self._waiting), default=0)
-            self._share = max(FREE_BYTES, largest) / plan.workers
+            self._share = max(plan.room, largest) / plan.workers
             self._planned = True
             self._begun = time.monotonic()
         for number in range(plan.workers):

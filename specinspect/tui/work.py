@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from specinspect.errors import LayerError, ResourceError, SpecinspectError
+from specinspect.schedule import FREE_BYTES
 from specinspect.settings import MAPS
 
 if TYPE_CHECKING:
@@ -58,6 +59,8 @@ class Pass:
     device: str
     workers: int
     notices: tuple[str, ...] = ()
+    room: int = FREE_BYTES
+    """Bytes that tasks may hold together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,7 +172,7 @@ class EngineWork:
 
     def plan(self, inspection: Inspection, layers: Set[int] = NONE, blocks: Set[str] = NONE) -> Pass:
         """Return all tasks of a run but for the layers and blocks that are known."""
-        from specinspect.engine import block_jobs, layer_jobs, layers_job, run_block, run_job
+        from specinspect.engine import block_jobs, layer_jobs, layers_job, room_beside, run_block, run_job
         from specinspect.schedule import cost
         from specinspect.spectra.plan import choose_plan, default_jobs, return_large_blocks
 
@@ -194,7 +197,8 @@ class EngineWork:
             Task((), job.block.name, c.operations, c.bytes, partial(run_block, job))
             for job, c in zip(*block_jobs(replace(inspection, blocks=left), plan), strict=True)
         ]
-        return Pass(tuple(tasks), tuple(of_blocks), plan.device, workers, plan.notices)
+        room = room_beside(inspection.settings)
+        return Pass(tuple(tasks), tuple(of_blocks), plan.device, workers, plan.notices, room)
 
     def bad_tensors(self, inspection: Inspection) -> tuple[BadTensor, ...]:
         """Return the tensors in no layer that have NaN or infinite entries."""
