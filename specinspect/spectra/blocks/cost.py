@@ -20,7 +20,7 @@ from specinspect.layers.model import Layer
 from specinspect.maps.blocks import Grid, block_grid
 from specinspect.spectra.blocks.pixel import DENSE_COLUMNS
 
-MOST_OPERATIONS = 1e12
+MOST_OPERATIONS = 3e11
 """Beyond this a block gets a smaller grid."""
 
 
