@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from specinspect.bounds.data import LayerInputs
 from specinspect.checkpoint import Checkpoint, TensorInfo, open_checkpoint
-from specinspect.checkpoint.model import InMemory
+from specinspect.checkpoint.tensors import InMemory
 from specinspect.errors import SettingsError
 from specinspect.layers.model import Layer, Stored
 from specinspect.layers.names import split_name

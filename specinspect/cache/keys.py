@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from specinspect._version import __version__
-from specinspect.checkpoint.model import InMemory, TensorInfo
 from specinspect.checkpoint.raw import stored_bytes
 from specinspect.checkpoint.read import row_major
+from specinspect.checkpoint.tensors import InMemory, TensorInfo
 from specinspect.settings import Settings
 
 DIGITS = 32

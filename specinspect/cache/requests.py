@@ -9,7 +9,7 @@ from specinspect.bounds.data import LayerInputs
 from specinspect.cache.keys import deciding
 from specinspect.cache.results import Request
 from specinspect.checkpoint.dtypes import TORCH
-from specinspect.checkpoint.model import InMemory, TensorInfo
+from specinspect.checkpoint.tensors import InMemory, TensorInfo
 from specinspect.layers.blocks import Block
 from specinspect.layers.model import Layer
 from specinspect.report.model import BlockResult, LayerResult

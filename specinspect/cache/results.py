@@ -14,7 +14,7 @@ from specinspect.cache.codec import Codec, codec
 from specinspect.cache.keys import Digests, digest, program
 from specinspect.cache.place import directory, limit
 from specinspect.cache.store import Name, Store
-from specinspect.checkpoint.model import TensorInfo
+from specinspect.checkpoint.tensors import TensorInfo
 from specinspect.checkpoint.text import quote
 from specinspect.errors import SpecinspectError
 

@@ -10,14 +10,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from specinspect.checkpoint.model import (
+from specinspect.checkpoint.model import Checkpoint, ModuleFacts, Skipped
+from specinspect.checkpoint.tensors import (
     FLOAT_DTYPES,
     ITEMSIZE,
-    Checkpoint,
     FileSpan,
     InMemory,
-    ModuleFacts,
-    Skipped,
     Storage,
     TensorInfo,
     ZipMember,

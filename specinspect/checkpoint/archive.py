@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import IO, Any
 
 from specinspect.checkpoint.files import damaged, file_size, open_regular, read_exactly
-from specinspect.checkpoint.model import FileSpan, ZipMember
+from specinspect.checkpoint.tensors import FileSpan, ZipMember
 from specinspect.checkpoint.text import quote
 from specinspect.errors import CheckpointError
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from specinspect.checkpoint.model import ModuleFacts, Skipped, TensorInfo
+from specinspect.checkpoint.model import ModuleFacts, Skipped
+from specinspect.checkpoint.tensors import TensorInfo
 from specinspect.checkpoint.text import quote
 from specinspect.errors import CheckpointError
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from specinspect.checkpoint.model import InMemory, TensorInfo
 from specinspect.checkpoint.raw import stored_bytes
 from specinspect.checkpoint.read import extent, read_tensor
+from specinspect.checkpoint.tensors import InMemory, TensorInfo
 
 
 @dataclass(frozen=True, slots=True)

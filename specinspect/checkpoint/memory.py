@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 from specinspect.checkpoint.contents import Contents
 from specinspect.checkpoint.dtypes import TORCH
 from specinspect.checkpoint.finish import finish
-from specinspect.checkpoint.model import ITEMSIZE, Checkpoint, InMemory, ModuleFacts, TensorInfo
+from specinspect.checkpoint.model import Checkpoint, ModuleFacts
 from specinspect.checkpoint.modules import plain_attributes
 from specinspect.checkpoint.statedict import choose
+from specinspect.checkpoint.tensors import ITEMSIZE, InMemory, TensorInfo
 from specinspect.checkpoint.text import kind_of, quote
 from specinspect.errors import CheckpointError
 

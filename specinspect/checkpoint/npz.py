@@ -10,8 +10,9 @@ from specinspect.checkpoint.archive import Archive, Member, peek
 from specinspect.checkpoint.contents import Contents, refuse_key
 from specinspect.checkpoint.dtypes import NUMPY
 from specinspect.checkpoint.files import damaged
-from specinspect.checkpoint.model import ITEMSIZE, FileSpan, Skipped, TensorInfo, ZipMember
+from specinspect.checkpoint.model import Skipped
 from specinspect.checkpoint.read import row_major
+from specinspect.checkpoint.tensors import ITEMSIZE, FileSpan, TensorInfo, ZipMember
 from specinspect.checkpoint.text import quote
 
 _LONGEST_HEADER = 1 << 12

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from specinspect.checkpoint.files import open_regular, read_exactly
-from specinspect.checkpoint.model import FileSpan, InMemory, TensorInfo
 from specinspect.checkpoint.read import byte_range, inflated, read_tensor
+from specinspect.checkpoint.tensors import FileSpan, InMemory, TensorInfo
 
 _PIECE = 1 << 20
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from specinspect.checkpoint.dtypes import TO_TORCH
 from specinspect.checkpoint.files import damaged, file_size, open_regular, read_exactly
-from specinspect.checkpoint.model import ITEMSIZE, FileSpan, InMemory, TensorInfo, ZipMember
+from specinspect.checkpoint.tensors import ITEMSIZE, FileSpan, InMemory, TensorInfo, ZipMember
 from specinspect.checkpoint.text import quote
 
 if TYPE_CHECKING:

@@ -12,9 +12,10 @@ from typing import Any
 from specinspect.checkpoint.contents import Contents, refuse_key
 from specinspect.checkpoint.dtypes import SAFETENSORS
 from specinspect.checkpoint.files import damaged, file_size, open_regular, read_exactly
-from specinspect.checkpoint.model import ITEMSIZE, FileSpan, Skipped, TensorInfo
+from specinspect.checkpoint.model import Skipped
 from specinspect.checkpoint.names import natural_key
 from specinspect.checkpoint.strict_json import parse_object
+from specinspect.checkpoint.tensors import ITEMSIZE, FileSpan, TensorInfo
 from specinspect.checkpoint.text import quote
 from specinspect.errors import CheckpointError
 

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from specinspect.checkpoint.contents import Contents
 from specinspect.checkpoint.files import damaged, file_size, open_regular, read_exactly
-from specinspect.checkpoint.model import Skipped, TensorInfo
+from specinspect.checkpoint.model import Skipped
 from specinspect.checkpoint.names import natural_key
 from specinspect.checkpoint.strict_json import parse_object
+from specinspect.checkpoint.tensors import TensorInfo
 from specinspect.checkpoint.text import quote, quote_list
 from specinspect.errors import CheckpointError
 

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from specinspect.checkpoint.inert import StandIn, children, count_tensors, is_container, is_tensor
-from specinspect.checkpoint.model import ModuleFacts, Skipped, TensorInfo
+from specinspect.checkpoint.model import ModuleFacts, Skipped
 from specinspect.checkpoint.modules import is_module, walk_module
+from specinspect.checkpoint.tensors import TensorInfo
 from specinspect.checkpoint.text import plural, quote, quote_list
 from specinspect.errors import AmbiguousKeyError, CheckpointError
 

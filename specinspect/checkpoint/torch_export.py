@@ -10,8 +10,9 @@ from specinspect.checkpoint.contents import Contents, refuse_key
 from specinspect.checkpoint.dtypes import TORCH_EXPORT
 from specinspect.checkpoint.files import damaged
 from specinspect.checkpoint.inert import StorageRef, TensorRef
-from specinspect.checkpoint.model import ITEMSIZE, FileSpan, Skipped, TensorInfo
+from specinspect.checkpoint.model import Skipped
 from specinspect.checkpoint.strict_json import parse_object
+from specinspect.checkpoint.tensors import ITEMSIZE, FileSpan, TensorInfo
 from specinspect.checkpoint.text import quote, quote_list
 from specinspect.checkpoint.torch_pickle import tensor_info
 from specinspect.checkpoint.torch_zip import find_root, open_torch_zip

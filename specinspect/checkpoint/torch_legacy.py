@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from specinspect.checkpoint.contents import Contents
 from specinspect.checkpoint.files import damaged, file_size, open_regular
 from specinspect.checkpoint.inert import StorageRef
-from specinspect.checkpoint.model import FileSpan
 from specinspect.checkpoint.statedict import choose
+from specinspect.checkpoint.tensors import FileSpan
 from specinspect.checkpoint.text import quote
 from specinspect.checkpoint.torch_pickle import describer
 from specinspect.checkpoint.unpickle import InertUnpickler, naming

@@ -8,8 +8,8 @@ from math import prod
 from specinspect.checkpoint.dtypes import NUMPY
 from specinspect.checkpoint.files import damaged
 from specinspect.checkpoint.inert import ArrayRef, StorageRef, TensorRef, Unreadable
-from specinspect.checkpoint.model import ITEMSIZE, FileSpan, InMemory, TensorInfo, ZipMember
 from specinspect.checkpoint.read import extent, row_major, view_bytes
+from specinspect.checkpoint.tensors import ITEMSIZE, FileSpan, InMemory, TensorInfo, ZipMember
 from specinspect.checkpoint.text import quote
 
 Resolve = Callable[[StorageRef], FileSpan | ZipMember]

@@ -6,8 +6,8 @@ from specinspect.checkpoint.archive import Archive
 from specinspect.checkpoint.contents import Contents
 from specinspect.checkpoint.files import damaged
 from specinspect.checkpoint.inert import StorageRef
-from specinspect.checkpoint.model import FileSpan, ZipMember
 from specinspect.checkpoint.statedict import choose
+from specinspect.checkpoint.tensors import FileSpan, ZipMember
 from specinspect.checkpoint.text import quote
 from specinspect.checkpoint.torch_pickle import describer
 from specinspect.checkpoint.unpickle import unpickle

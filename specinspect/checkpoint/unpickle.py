@@ -23,7 +23,7 @@ from specinspect.checkpoint.inert import (
     TensorRef,
     Unreadable,
 )
-from specinspect.checkpoint.model import ITEMSIZE
+from specinspect.checkpoint.tensors import ITEMSIZE
 from specinspect.checkpoint.text import quote
 from specinspect.errors import CheckpointError
 

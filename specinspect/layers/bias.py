@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from specinspect.checkpoint.model import FLOAT_DTYPES, TensorInfo
+from specinspect.checkpoint.tensors import FLOAT_DTYPES, TensorInfo
 from specinspect.layers.context import Context
 from specinspect.layers.names import join
 from specinspect.layers.weights import Weight

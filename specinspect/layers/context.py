@@ -8,7 +8,8 @@ from functools import cached_property
 from itertools import pairwise
 from typing import Any
 
-from specinspect.checkpoint.model import FLOAT_DTYPES, Checkpoint, ModuleFacts, Skipped, TensorInfo
+from specinspect.checkpoint.model import Checkpoint, ModuleFacts, Skipped
+from specinspect.checkpoint.tensors import FLOAT_DTYPES, TensorInfo
 from specinspect.layers.channels import Channels
 from specinspect.layers.model import Layer
 from specinspect.layers.names import join, sort_key

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 
-from specinspect.checkpoint.model import Checkpoint, Skipped, TensorInfo
+from specinspect.checkpoint.model import Checkpoint, Skipped
+from specinspect.checkpoint.tensors import TensorInfo
 from specinspect.errors import LayerError
 from specinspect.layers.context import Claimer, Context
 from specinspect.layers.families import claim_plain, find_channels

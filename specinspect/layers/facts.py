@@ -9,7 +9,8 @@ from typing import Any
 
 from specinspect.architecture.model import Activation as Applied
 from specinspect.architecture.model import Architecture
-from specinspect.checkpoint.model import FLOAT_DTYPES, Checkpoint, Skipped
+from specinspect.checkpoint.model import Checkpoint, Skipped
+from specinspect.checkpoint.tensors import FLOAT_DTYPES
 from specinspect.layers.context import Context
 from specinspect.layers.conv import refine, with_geometry
 from specinspect.layers.discover import Discovery

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from specinspect.checkpoint.model import FLOAT_DTYPES, Skipped, TensorInfo
+from specinspect.checkpoint.model import Skipped
+from specinspect.checkpoint.tensors import FLOAT_DTYPES, TensorInfo
 from specinspect.layers.channels import Carrier, Channels
 from specinspect.layers.context import Claims, Context, Remaining
 from specinspect.layers.conv import convolution, orientation

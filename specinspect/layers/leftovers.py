@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from specinspect.checkpoint.model import TensorInfo
+from specinspect.checkpoint.tensors import TensorInfo
 from specinspect.layers.bias import bias_path
 from specinspect.layers.context import Context
 from specinspect.layers.model import Layer

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import isfinite, sqrt
 
-from specinspect.checkpoint.model import Skipped, TensorInfo
+from specinspect.checkpoint.model import Skipped
+from specinspect.checkpoint.tensors import TensorInfo
 from specinspect.layers.context import Claims, Context, Remaining
 from specinspect.layers.model import ConvGeometry, Fact, Layer, Product
 from specinspect.layers.names import dimensions

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from specinspect.checkpoint.entries import COUNTED
-from specinspect.checkpoint.model import TensorInfo
+from specinspect.checkpoint.tensors import TensorInfo
 from specinspect.layers.discover import Discovery
 from specinspect.layers.model import Layer
 from specinspect.layers.names import matches, split_name

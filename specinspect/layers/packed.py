@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from specinspect.checkpoint.model import TensorInfo
+from specinspect.checkpoint.tensors import TensorInfo
 from specinspect.layers.bias import bias_for
 from specinspect.layers.context import Claims, Context, Remaining
 from specinspect.layers.dense import stored_transposed

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from specinspect.checkpoint.model import FLOAT_DTYPES, TensorInfo
+from specinspect.checkpoint.tensors import FLOAT_DTYPES, TensorInfo
 from specinspect.layers.context import Context
 from specinspect.layers.model import Layer
 from specinspect.layers.names import join, numbered, split_name

@@ -6,7 +6,8 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from specinspect.checkpoint.model import Skipped, TensorInfo
+from specinspect.checkpoint.model import Skipped
+from specinspect.checkpoint.tensors import TensorInfo
 from specinspect.layers.context import Claims, Context, Remaining
 from specinspect.layers.model import Layer
 from specinspect.layers.names import split_name

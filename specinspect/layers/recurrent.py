@@ -9,7 +9,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator
 
-from specinspect.checkpoint.model import TensorInfo
+from specinspect.checkpoint.tensors import TensorInfo
 from specinspect.layers.bias import bias_for
 from specinspect.layers.context import Claims, Context, Remaining
 from specinspect.layers.model import Layer, Stored

@@ -7,7 +7,8 @@ from collections import defaultdict
 from dataclasses import replace
 from math import prod
 
-from specinspect.checkpoint.model import Skipped, TensorInfo
+from specinspect.checkpoint.model import Skipped
+from specinspect.checkpoint.tensors import TensorInfo
 from specinspect.layers.context import Claims, Context, Remaining
 from specinspect.layers.families import layer_of
 from specinspect.layers.model import Layer, SpectralNorm, WeightNorm

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-from specinspect.checkpoint.model import FLOAT_DTYPES, Skipped, TensorInfo
+from specinspect.checkpoint.model import Skipped
+from specinspect.checkpoint.tensors import FLOAT_DTYPES, TensorInfo
 from specinspect.layers.context import Claims, Context, Remaining
 from specinspect.layers.names import dimensions, is_norm, split_name
 

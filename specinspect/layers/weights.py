@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from specinspect.checkpoint.model import TensorInfo
+from specinspect.checkpoint.tensors import TensorInfo
 from specinspect.layers.model import Recipe, Stored
 from specinspect.layers.names import join, layer_name, split_name
 

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 import specinspect
-from specinspect.checkpoint.model import TensorInfo
+from specinspect.checkpoint.tensors import TensorInfo
 from specinspect.cli.app import run
 from specinspect.engine import inspect
 

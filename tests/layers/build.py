@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from specinspect.checkpoint.model import Checkpoint, InMemory, ModuleFacts, TensorInfo
+from specinspect.checkpoint.model import Checkpoint, ModuleFacts
+from specinspect.checkpoint.tensors import InMemory, TensorInfo
 from specinspect.layers import Discovery, Layer, discover
 from specinspect.layers.model import Stored
 

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from specinspect.checkpoint.model import ITEMSIZE, Checkpoint, InMemory, ModuleFacts, TensorInfo
+from specinspect.checkpoint.model import Checkpoint, ModuleFacts
+from specinspect.checkpoint.tensors import ITEMSIZE, InMemory, TensorInfo
 from specinspect.errors import LayerError
 from specinspect.layers import discover, select
 from tests.layers.build import Header, check_invariant, checkpoint, find, reasons

@@ -18,7 +18,8 @@ from specinspect.architecture import read_architecture
 from specinspect.architecture.model import Activation as Applied
 from specinspect.architecture.model import Architecture, Gated, ResidualBlock, Step
 from specinspect.checkpoint import memory
-from specinspect.checkpoint.model import ITEMSIZE, Checkpoint, InMemory, ModuleFacts, TensorInfo
+from specinspect.checkpoint.model import Checkpoint, ModuleFacts
+from specinspect.checkpoint.tensors import ITEMSIZE, InMemory, TensorInfo
 from specinspect.errors import LayerError, SettingsError
 from specinspect.layers import Discovery, Layer, Rule, apply_facts, discover, with_architecture
 from specinspect.layers.model import Activation, Fact, Skip

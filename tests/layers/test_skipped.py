@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from specinspect.checkpoint.model import Checkpoint, InMemory, TensorInfo
+from specinspect.checkpoint.model import Checkpoint
+from specinspect.checkpoint.tensors import InMemory, TensorInfo
 from specinspect.layers import discover
 from tests.layers.build import Header, by_name, find, reasons
 

@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from specinspect.architecture.model import Architecture
-from specinspect.checkpoint.model import Skipped, TensorInfo
+from specinspect.checkpoint.model import Skipped
+from specinspect.checkpoint.tensors import TensorInfo
 from specinspect.layers.blocks.known import Known, branch_paths
 from specinspect.layers.blocks.model import Block, BlockDiscovery
 from specinspect.layers.blocks.named import Refusal, named_blocks, unsettled

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from specinspect.architecture.model import Architecture, ResidualBlock
-from specinspect.checkpoint.model import FLOAT_DTYPES, TensorInfo
+from specinspect.checkpoint.tensors import FLOAT_DTYPES, TensorInfo
 from specinspect.layers.blocks.model import GAINS, SHIFTS, Heads
 from specinspect.layers.context import is_alphabetical
 from specinspect.layers.model import Layer, Normalization, Source

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from specinspect.checkpoint.model import Skipped, TensorInfo
+from specinspect.checkpoint.model import Skipped
+from specinspect.checkpoint.tensors import TensorInfo
 from specinspect.layers.model import Activation, Layer, Normalization, Source
 from specinspect.layers.names import join
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from specinspect.architecture.model import Activation as Applied
 from specinspect.architecture.model import ResidualBlock, Step
-from specinspect.checkpoint.model import FLOAT_DTYPES
+from specinspect.checkpoint.tensors import FLOAT_DTYPES
 from specinspect.layers.blocks.known import Known
 from specinspect.layers.blocks.model import (
     Apply,
