@@ -26,6 +26,7 @@ from specinspect.tui import edits, export
 from specinspect.tui.bars import Ask, Header, OneLine, TabBar, subject
 from specinspect.tui.comparing import Comparing
 from specinspect.tui.editing import Editing
+from specinspect.tui.events import BlockDone, Event, PairDone, Said, TensorsRead
 from specinspect.tui.help import HelpScreen
 from specinspect.tui.keys import KEYS
 from specinspect.tui.live import Learned, Lens
@@ -39,7 +40,7 @@ from specinspect.tui.messages import (
     ScaleChosen,
 )
 from specinspect.tui.plain import AsciiFilter
-from specinspect.tui.runner import BlockDone, Event, PairDone, Progress, Runner, Said, TensorsRead
+from specinspect.tui.runner import Progress, Runner
 from specinspect.tui.session import ACTIVATIONS, SORTS, STEP, Session
 from specinspect.tui.table import LayerTable
 from specinspect.tui.work import EngineWork, Work, reason

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from specinspect.layers.rules import Rule
 from specinspect.report.assemble import tensor_findings
 from specinspect.tui.edits import rule_of
+from specinspect.tui.events import BlockDone, Event, LayerDone, LayerFailed, PairDone, TensorsRead, WeightDone
 from specinspect.tui.filter import Predicate, parse
 from specinspect.tui.live import Learned, Rays, Setting, at_rho, live
 from specinspect.tui.rows import COLUMNS, Key, Row, findings_of, kappa_key, sorted_rows
-from specinspect.tui.runner import BlockDone, Event, LayerDone, LayerFailed, PairDone, TensorsRead, WeightDone
 from specinspect.tui.tree import Line, Tree, Worst
 from specinspect.tui.view import Guarantee, Live, PaneView
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from specinspect.errors import LayerError, ResourceError, SpecinspectError
 from specinspect.schedule import FREE_BYTES
 from specinspect.settings import MAPS
+from specinspect.tui.events import PairDone
 
 if TYPE_CHECKING:
     from specinspect.comparison.measure import PairJob
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from specinspect.schedule import Cost
     from specinspect.settings import Settings
     from specinspect.spectra.model import SkipCurve, Spectrum
-    from specinspect.tui.runner import PairDone
 
 
 NONE: Set[Any] = frozenset()
@@ -299,8 +299,6 @@ def _task(
 
 
 def _compare(run: Callable[[PairJob], LayerComparison], jobs: PairJob, index: int, path: str) -> PairDone:
-    from specinspect.tui.runner import PairDone
-
     return PairDone(index, run(jobs), path)
 
 
@@ -311,7 +309,6 @@ def _beside(inspection: Inspection, second: Second, index: int, facts: Mapping[s
     from specinspect.inputs import NO_INPUTS
     from specinspect.spectra.plan import choose_plan
     from specinspect.tui.edits import rule_of
-    from specinspect.tui.runner import PairDone
 
     settings, other = inspection.settings, second.opened
     scale = (settings.rho, settings.beta)

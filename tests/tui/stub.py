@@ -24,7 +24,7 @@ from specinspect.settings import Settings
 from specinspect.spectra.model import SkipCurve, Spectrum
 from specinspect.spectra.summary import summarise
 from specinspect.tui.app import Inspector
-from specinspect.tui.runner import PairDone
+from specinspect.tui.events import PairDone
 from specinspect.tui.work import Pass, Second, Task
 from tests.report.canned import patterned, report
 

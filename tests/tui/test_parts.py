@@ -21,10 +21,10 @@ from specinspect.errors import SettingsError
 from specinspect.layers.blocks import Apply, Block, Shortcut
 from specinspect.settings import Settings
 from specinspect.tui.edits import rule_of, save
+from specinspect.tui.events import PairDone
 from specinspect.tui.export import free_name
 from specinspect.tui.live import Rays, at_rho, between
 from specinspect.tui.plain import AsciiFilter, one_for_one
-from specinspect.tui.runner import PairDone
 from specinspect.tui.session import Session, guarantees
 from specinspect.tui.tree import Tree
 from specinspect.tui.work import EngineWork

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from specinspect.tui import runner
-from specinspect.tui.runner import Event, LayerDone, LayerFailed, Runner
+from specinspect.tui.events import Event, LayerDone, LayerFailed
+from specinspect.tui.runner import Runner
 from specinspect.tui.work import Task
 from tests.report import canned
 from tests.tui.stub import Stub, inspection
@@ -77,7 +78,7 @@ def test_only_slow_layers_with_other_maps_show_their_weight_first(monkeypatch: p
     from specinspect.engine import open_source
     from specinspect.settings import Settings
     from specinspect.tui import work
-    from specinspect.tui.runner import WeightDone
+    from specinspect.tui.events import WeightDone
 
     state = {"fc1.weight": torch.eye(64), "fc2.weight": torch.diag(torch.arange(1.0, 9.0))}
     monkeypatch.setattr(work, "PATIENCE", 1e6)
