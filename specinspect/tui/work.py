@@ -232,16 +232,20 @@ class EngineWork:
         from specinspect.schedule import cost
         from specinspect.spectra.plan import choose_plan
 
-        settings = replace(inspection.settings, maps=("weight",), spectra=True)
-        pairing = open_pair(inspection.checkpoint, path, settings)
-        plan = choose_plan(settings.device)
+        # Opened with the maps of the run: for the weight alone no activation would be assumed of its layers.
+        pairing = open_pair(inspection.checkpoint, path, replace(inspection.settings, spectra=True))
+        weights = replace(pairing.settings, maps=("weight",))
+        sides = [replace(side, settings=weights) for side in (pairing.a, pairing.b)]
+        plan = choose_plan(weights.device)
         places = {layer.name: index for index, layer in enumerate(inspection.discovery.layers)}
         tasks = []
         for a, b in pairing.match.pairs:
             if a.name not in places:
                 continue
-            jobs = PairJob(layers_job(pairing.a, [a], plan), layers_job(pairing.b, [b], plan))
-            needed = cost(a, pairing.settings)
+            jobs = PairJob(
+                *(layers_job(side, [each], plan) for side, each in zip(sides, (a, b), strict=True))
+            )
+            needed = cost(a, weights)
             index = places[a.name]
             run = partial(_compare, run_pair, jobs, index, path)
             tasks.append(Task((), a.name, 3 * needed.operations, needed.bytes, run, pair=index))

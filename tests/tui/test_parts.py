@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import subprocess
@@ -137,6 +138,38 @@ def test_all_maps_of_a_pair_agree_with_numpy_and_edits_hold_under_the_other_name
     lost = work.beside(opened, replace(second, partners={}), index, (1.0, 1.0), {}).run()
     assert isinstance(lost, PairDone)
     assert (lost.pair, lost.reason) == (None, "the second checkpoint has no such layer")
+
+
+def test_a_pair_has_the_assumed_activation_on_both_sides_as_numpy_has_it(tmp_path: Path) -> None:
+    """No setting names the activation: ReLU is assumed, and D has zeros and ones on both sides."""
+    rng = np.random.default_rng(6)
+    weights = {side: rng.standard_normal((7, 7)) for side in "ab"}
+    for side, weight in weights.items():
+        held = {"first.weight": torch.from_numpy(weight), "last.weight": torch.eye(2, dtype=torch.float64)}
+        torch.save(held, tmp_path / f"{side}.pt")
+    opened = open_source(str(tmp_path / "a.pt"), Settings(patterns=1))
+    work = EngineWork()
+    second = work.second(opened, str(tmp_path / "b.pt"))
+    weight_alone = second.tasks[0].run()
+    assert isinstance(weight_alone, PairDone)
+    assert weight_alone.pair is not None
+    assert set(weight_alone.pair.b.maps) == {"weight"}
+    edits: tuple[dict[str, str], ...] = ({}, {"skip": "identity"})
+    for facts in edits:  # edited facts open the second checkpoint once more
+        found = work.beside(opened, second, 0, (1.0, 1.0), facts).run()
+        assert isinstance(found, PairDone)
+        assert found.pair is not None
+        for side, result in (("a", found.pair.a), ("b", found.pair.b)):
+            assert result.layer.activation.name == "relu"
+            chain = result.maps["chain"]
+            every_d = [
+                np.linalg.svd(np.array(d)[:, None] * weights[side], compute_uv=False)
+                for d in itertools.product((0.0, 1.0), repeat=7)
+                if 0 < sum(d) < 7
+            ]
+            wanted = chain.singular_values
+            assert wanted is not None
+            assert any(np.allclose(wanted, truth, rtol=0, atol=1e-6) for truth in every_d)
 
 
 def test_interpolation_stays_within_what_weyl_allows() -> None:
