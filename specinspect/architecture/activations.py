@@ -120,8 +120,10 @@ def probe() -> torch.Tensor:
     """Return the points at which an unknown elementwise function is compared with the known ones.
 
     4 rows of 8: most activations do not mind the shape, and softmax must differ from every elementwise one.
+    Far enough out to tell what is cut off at 6, as in ReLU6, and at 20 from ReLU.
     """
-    return torch.linspace(-5.3, 4.9, 32, dtype=torch.float64, device="cpu").reshape(4, 8)
+    inner = torch.linspace(-7.3, 6.9, 30, dtype=torch.float64, device="cpu")
+    return torch.cat([inner.new_tensor([-30.0]), inner, inner.new_tensor([30.0])]).reshape(4, 8)
 
 
 def identify(function: Callable[[torch.Tensor], Any]) -> Activation | None:
@@ -134,7 +136,7 @@ def identify(function: Callable[[torch.Tensor], Any]) -> Activation | None:
     try:
         with torch.no_grad(), torch.device("cpu"):
             value = function(point.clone())
-    except Exception:
+    except (Exception, SystemExit):  # foreign code
         return None
     if not isinstance(value, torch.Tensor) or value.shape != point.shape or value.is_meta:
         return None

@@ -61,6 +61,8 @@ def _walk(graph: Graph, node: Node, state: _State, seen: set[tuple[int, _State]]
             yield from _walk(graph, user, replace(state, mixed=True), seen)
         elif user.role == "norm" and not state.mixed and user.step is not None:
             yield from _walk(graph, user, replace(state, norm=state.norm or user.step.path or None), seen)
+        elif _is_rescaling(graph, user):
+            yield from _walk(graph, user, replace(state, scaled=True, turned=True), seen)
         else:
             yield Follower(_meets(user, state, whole=graph.whole), state.norm, _is_statistic(graph, user))
 
@@ -70,6 +72,16 @@ def _is_statistic(graph: Graph, node: Node) -> bool:
     means = all(user.role == "pool" and user.detail.startswith("mean(") for user in users)
     known = node.step.activation if node.role == "activation" and node.step is not None else None
     return known is not None and known.name in {"square", "abs"} and bool(users) and means
+
+
+def _is_rescaling(graph: Graph, node: Node) -> bool:
+    """Whether a value is multiplied by a statistic of itself: a normalisation that is written out."""
+    source = graph.dominator(node.index)
+    if node.role != "join" or node.detail != "mul" or source is None:
+        return False
+    between = graph.between(source, node.index)
+    means = any(inner.role == "pool" and inner.detail.startswith("mean(") for inner in between)
+    return means and not any(inner.role in {"layer", "opaque"} for inner in between)
 
 
 def _scaled(state: _State, node: Node) -> _State:

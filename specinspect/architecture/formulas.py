@@ -16,7 +16,7 @@ _LARGEST = 16
 _CALLS = frozenset({"call_function", "call_method"})
 _ENDS = frozenset({
     "mul", "div", "truediv", "add", "sub", "where", "maximum", "minimum", "max", "min", "clamp", "clip",
-    "clamp_min", "clamp_max", "pow", "square", "imul", "itruediv",
+    "clamp_min", "clamp_max", "pow", "square", "imul", "itruediv", "log", "log1p",
 })  # fmt: skip
 _ELEMENTWISE = _ENDS | frozenset({
     "sigmoid", "tanh", "exp", "erf", "softplus", "relu", "relu6", "hardsigmoid", "hardtanh", "leaky_relu",

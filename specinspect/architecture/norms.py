@@ -67,7 +67,7 @@ def identify_norm(module: nn.Module) -> NormFacts | None:
         try:
             with torch.no_grad(), torch.device("cpu"):
                 result = functional_call(module, tensors, (value,))
-        except Exception:
+        except (Exception, SystemExit):  # foreign code
             return None
         same = isinstance(result, Tensor) and result.shape == value.shape and not result.is_meta
         return result.double() - (shift if shift_name else 0.0) if same else None

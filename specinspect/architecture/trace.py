@@ -154,7 +154,7 @@ def _attempt(module: nn.Module, left: dict[nn.Module, str]) -> _Tracer | tuple[s
         tracer = _Tracer(left)
         try:
             tracer.trace(module, fixed)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             failed = failed or (_reason(error), tracer.culprit)
         else:
             return tracer
@@ -194,7 +194,7 @@ class _Tracer(fx.Tracer):
         self._stack.append(self.path_of_module(m))
         try:
             return super().call_module(m, forward, args, kwargs)
-        except Exception:
+        except (Exception, SystemExit):
             self.culprit = self.culprit or m
             raise
         finally:
@@ -237,7 +237,7 @@ def _native(module: nn.Module) -> bool:
     return str(getattr(forward, "__module__", "")).startswith(("torch.nn.", "torch.ao."))
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
     if isinstance(error, fx.proxy.TraceError):
         return "its control flow depends on the input"
     return describe(error)
