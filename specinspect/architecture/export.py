@@ -11,12 +11,13 @@ import io
 import logging
 import operator
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
 from torch import fx, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.export.graph_signature import OutputKind
 from torch.utils._pytree import tree_map_only
 
 from specinspect.architecture.build import quiet_stdout
@@ -39,6 +40,8 @@ def trace_by_export(network: nn.Module, example: Example) -> Trace | str:
         try:
             args, kwargs = _off_meta(network, example)
             program = torch.export.export(_Plain(network), args, kwargs, strict=False)
+            if not any(isinstance(node, fx.Node) for node in program.graph.output_node().args[0]):
+                return "nothing that forward returns is a tensor made from its inputs"
             if any(_mutates(node) for node in program.graph.nodes):
                 # A part of a tensor that is overwritten becomes a new tensor, on which what follows depends.
                 program = program.run_decompositions({})
@@ -111,9 +114,14 @@ def _tensors(value: Any, seen: set[int]) -> Iterator[torch.Tensor]:
     elif isinstance(value, list | tuple | set):
         parts = list(value)
     else:
-        parts = list(getattr(value, "__dict__", {}).values())
+        slots = [name for kind in type(value).__mro__ for name in _names(vars(kind).get("__slots__", ()))]
+        parts = [*getattr(value, "__dict__", {}).values(), *(getattr(value, name, None) for name in slots)]
     for part in parts:
         yield from _tensors(part, seen)
+
+
+def _names(slots: Any) -> Iterable[str]:
+    return (slots,) if isinstance(slots, str) else slots
 
 
 @contextlib.contextmanager
@@ -175,7 +183,13 @@ class _Rebuilder:
             elif node.op == "get_attr":
                 self._keep(node, self._attribute(str(node.target)), "")
             elif node.op == "output":
-                self._keep(node, self._graph.output(self._renamed(node.args[0])), "")
+                # What else an exported graph puts out goes into buffers and inputs: no output of forward.
+                own = [
+                    value
+                    for value, spec in zip(node.args[0], signature.output_specs, strict=True)
+                    if spec.kind is OutputKind.USER_OUTPUT
+                ]
+                self._keep(node, self._graph.output(self._renamed(tuple(own))), "")
             elif leaf is None:
                 new = self._graph.create_node(
                     node.op, node.target, self._renamed(node.args), self._renamed(node.kwargs)

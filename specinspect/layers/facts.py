@@ -14,7 +14,7 @@ from specinspect.checkpoint.tensors import FLOAT_DTYPES
 from specinspect.layers.context import Context
 from specinspect.layers.conv import refine, with_geometry
 from specinspect.layers.discover import Discovery
-from specinspect.layers.guesses import Guesses, Known
+from specinspect.layers.guesses import NOT_STORED, Guesses, Known
 from specinspect.layers.leftovers import Attachments, leftover
 from specinspect.layers.model import Activation, Layer, Normalization, Source, Stored
 from specinspect.layers.names import join, split_name
@@ -102,8 +102,7 @@ def _activation(layer: Layer, rules: Sequence[Rule], asked: Activation | None, e
         or evidence.listed(layer)
         or evidence.stored_slopes(layer)
         or evidence.guesses.configured(layer)
-        or evidence.guesses.named(layer)
-        or evidence.default(layer)
+        or evidence.guessed(layer)
     )
 
 
@@ -146,7 +145,14 @@ class _Evidence:
     def perhaps(self) -> Mapping[str, str]:
         return perhaps_prelus(self.context, self.layers)
 
-    def default(self, layer: Layer) -> Known:
+    def guessed(self, layer: Layer) -> Known:
+        """Return what usually follows a layer of this name, or what is assumed of any other."""
+        known, sentence = self.guesses.named(layer) or self._default(layer)
+        if self.architecture is not None:
+            sentence = sentence.replace(NOT_STORED, "the model does not tell")
+        return known, sentence
+
+    def _default(self, layer: Layer) -> Known:
         """Return what is assumed where nothing is known, and what a vector behind the layer may mean."""
         known, sentence = self.guesses.default(layer)
         tensor = self.perhaps.get(layer.name)

@@ -18,7 +18,7 @@ Known = tuple[Activation, str]
 """An activation, and a sentence where it is a guess."""
 
 NOTHING = "no activation assumed after it"
-_NOT_STORED = "activations are not stored"
+NOT_STORED = "activations are not stored"
 _LABELS = {
     "relu": "ReLU", "relu6": "ReLU6", "gelu": "GELU", "gelu_tanh": "GELU (tanh form)", "silu": "SiLU",
     "quick_gelu": "quick GELU",
@@ -171,7 +171,7 @@ class Guesses:
             why = ": an addition follows, by its name" if self._adds(layer.name.lower()) else ""
             return Activation("identity", "assumed"), NOTHING + why
         label = _LABELS.get(role.usual, role.usual)
-        sentence = f"{label} assumed after it by its name: {_NOT_STORED}"
+        sentence = f"{label} assumed after it by its name: {NOT_STORED}"
         return Activation(role.usual, "assumed", SLOPES.get(role.usual)), sentence
 
     def default(self, layer: Layer) -> Known:
@@ -183,7 +183,7 @@ class Guesses:
         plain = transformer and layer.kind == "linear"
         if not hidden or plain or layer.name == self._last or self._ends(name):
             return Activation("identity", "assumed"), NOTHING
-        return Activation("relu", "assumed"), f"ReLU assumed after it: {_NOT_STORED}"
+        return Activation("relu", "assumed"), f"ReLU assumed after it: {NOT_STORED}"
 
     def _ends(self, name: str) -> bool:
         """Say whether a layer is a network's head, or the last in a list that is called so."""

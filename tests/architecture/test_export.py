@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -160,6 +161,69 @@ def test_parts_that_are_overwritten() -> None:
     assert found.activations["c"] == IDENTITY
     # The values of a reach c through tanh, but not all of them, and b: nothing is claimed.
     assert "a" not in found.activations or "a" in found.ambiguous
+
+
+class Counting(nn.Module):
+    """Keeps a running mean of what `a` puts out, in a buffer and in use too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 4)
+        self.register_buffer("mean", torch.zeros(4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[0] == 0:
+            return x
+        x = self.a(x)
+        self.get_buffer("mean").mul_(0.9).add_(0.1 * x.mean(0))
+        return self.b(torch.relu(x))
+
+
+def test_what_is_written_into_buffers_is_no_output() -> None:
+    found = read_architecture(Counting())
+    assert found.traced
+    assert found.activations == {"a": RELU, "b": IDENTITY}
+    assert not found.ambiguous
+
+
+@dataclass(slots=True)
+class Slots:
+    result: Tensor | None
+
+
+@pytest.mark.parametrize("empty", [False, True])
+def test_outputs_in_slots_and_none_at_all(empty: bool) -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 4)
+
+        def forward(self, x: Tensor) -> Slots:
+            if x.shape[0] == 0:
+                return Slots(x)
+            y = self.b(torch.relu(self.a(x)))
+            return Slots(None if empty else y)
+
+    found = read_architecture(Net(), batch=lambda: torch.zeros(3, 4))
+    assert found.traced is not empty
+    assert found.activations == ({} if empty else {"a": RELU, "b": IDENTITY})
+    if empty:
+        assert found.notes[-1].endswith("nothing that forward returns is a tensor made from its inputs")
+
+
+def test_a_forward_that_leaves_the_program_is_no_more_than_a_failure() -> None:
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.part = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
+
+        def forward(self, x: Tensor) -> Tensor:
+            sys.exit(0)
+
+    found = read_architecture(nn.Sequential(Net(), nn.Linear(4, 4)))
+    assert not found.traced
+    assert found.activations["0.part.0"] == RELU
+    assert any("SystemExit: 0" in note for note in found.notes)
 
 
 def test_outputs_of_foreign_classes_and_shared_modules() -> None:

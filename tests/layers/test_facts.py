@@ -354,6 +354,11 @@ def test_sentences() -> None:
     assert layers["embed"].assumptions == ("taken as an embedding by its name", NOTHING)
 
 
+def test_a_model_that_does_not_tell_is_not_called_missing() -> None:
+    found = by_name(facts({"a.weight": (8, 8), "b.weight": (8, 8)}, architecture=architecture()))
+    assert found["a"].assumptions == ("ReLU assumed after it: the model does not tell",)
+
+
 def test_adapters_and_gates_have_none() -> None:
     found = facts(
         headers(nn.LSTM(4, 4))
