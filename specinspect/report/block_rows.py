@@ -13,6 +13,7 @@ from specinspect.report.kappas import PARTIAL, severity
 from specinspect.report.text import ABSENT, kappa, middle, number, visible
 
 if TYPE_CHECKING:
+    from specinspect.layers.blocks import Block
     from specinspect.report.model import BlockResult
     from specinspect.spectra.model import Spectrum
 
@@ -68,15 +69,24 @@ def some_guarantee(blocks: Sequence[BlockResult]) -> bool:
     return any(guarantee(result) is not None for result in blocks)
 
 
+def some_partial(blocks: Sequence[BlockResult]) -> bool:
+    """Say whether κ of some block leaves out the singular values that are zero by construction."""
+    return any(PARTIAL in _kappa(each) for result in blocks for each in (result.chain, result.skip))
+
+
+def kind_words(block: Block) -> str:
+    """Return what a block is, for people."""
+    return KIND.get(block.kind, block.kind)
+
+
 def _line(result: BlockResult) -> _Line:
     block = result.block
     name = visible(block.name)
-    kind = KIND.get(block.kind, block.kind)
     beside = result.skip
     return _Line(
         (
             name,
-            kind,
+            kind_words(block),
             ABSENT if result.norm is None else number(result.norm),
             _kappa(result.chain),
             _kappa(beside),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from specinspect.layers.model import PROJECTIONS
 from specinspect.report import kappas
-from specinspect.report.block_rows import some_guarantee
+from specinspect.report.block_rows import some_guarantee, some_partial
 from specinspect.report.bound_rows import about_guarantees
 from specinspect.report.json import assumptions
 from specinspect.report.text import integer, number, shape, size, visible
@@ -115,10 +115,11 @@ def conventions(report: Report, hidden: Collection[str] = ()) -> list[str]:
 def _blocks(report: Report) -> str:
     kinds = {result.block.source for result in report.blocks}
     found = " found by their names," if kinds == {"assumed"} else ""
-    proven = some_guarantee(report.blocks)
+    proven, starred = some_guarantee(report.blocks), some_partial(report.blocks)
     return (
         f"blocks:{found} J is the branch with its activations inside (D at {_whose(report)} inputs, "
-        f"medians), A the shortcut beside it; x*: of the rank that it has by construction."
+        "medians), A the shortcut beside it"
+        + ("; x*: of the rank that it has by construction." if starred else ".")
         + (" proven ≤: what theory guarantees of κ(A+J) at all of these inputs." if proven else "")
     )
 

@@ -85,6 +85,15 @@ def test_the_catalogue_has_what_the_checks_emit_and_no_more() -> None:
         assert result.id == result.id.lower()
 
 
+def test_sources_can_be_looked_up_by_who_has_only_these_texts() -> None:
+    """No shorthand of the theory's own numbering: names and titles, or that it is ours."""
+    for result in CATALOGUE.values():
+        assert "P0" not in result.source.removeprefix("P0 is "), result.id
+        assert "(ours)" not in result.source, result.id
+        if "Theorem" in result.source and "Riedi" in result.source:
+            assert "Singular Value Perturbation and Deep Network Optimization" in result.source, result.id
+
+
 def test_bounds_can_be_left_out_and_need_a_map_beside_the_weight() -> None:
     source = str(SAMPLES / "sick.pt")
     assert not any(layer.bounds for layer in specinspect.inspect(source, bounds=False))

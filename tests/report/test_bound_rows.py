@@ -162,3 +162,17 @@ def test_blocks_are_shown_their_best_guarantee_where_some_have_one() -> None:
     assert (drawn[2].split()[-1], drawn[3].split()[-1]) == ("6.00", "–")
     bare = [text.plain for text in block_lines(blocks()[1:], 100, plain=False, ellipsis="…")]
     assert "proven" not in bare[0]
+
+
+@pytest.mark.parametrize("starred", [False, True])
+def test_the_star_of_a_block_is_explained_where_one_is_shown(starred: bool) -> None:
+    first, *rest = blocks()
+    if starred:
+        lost = replace(canned.spectrum(), condition_number=None, condition_number_status="infinite")
+        first = replace(first, chain=lost)
+    report = replace(canned.report(), blocks=(first, *rest))
+    buffer = io.StringIO()
+    print_table(report, buffer)
+    drawn = " ".join(buffer.getvalue().split())
+    assert "A the shortcut beside it" in drawn
+    assert ("x*: of the rank that it has by construction" in drawn) is starred

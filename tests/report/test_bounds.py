@@ -40,7 +40,8 @@ def test_bounds_in_the_json() -> None:
         "bound": 5.5,
         "slack": 0.409,
         "probability": None,
-        "source": "P0 (Riedi, Balestriero, Baraniuk), Theorem 22, with (ours) of R3",
+        "source": "Riedi, Balestriero, Baraniuk, Singular Value Perturbation and Deep Network Optimization: "
+        "Theorem 22, with r3.lower.nr, which is ours",
         "assumptions": [],
         "why": "κ is 3.25, at most 5.5",
     }

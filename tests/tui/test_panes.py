@@ -311,6 +311,9 @@ def test_the_block_as_a_whole() -> None:
     assert "residual layer1.0: 2 layers, shortcut identity" in host.text
     assert "κ(J) 16.0 -> κ(ρA+βJ) 2.00" in host.text
     assert "[W]" in drive("skip", view(block=measured_block), keys("k", "k")).text
+    attention = replace(measured_block, block=replace(block, kind="attention-vo"))
+    text = drive("skip", view(block=attention), keys("k")).text
+    assert "value-output layer1.0: 2 layers" in text  # as the table calls it
     assert "[W]" in drive("skip", view(), keys("k")).text
 
 
@@ -318,6 +321,10 @@ def test_a_layer_without_a_skip_map() -> None:
     found = result(maps={"weight": measured([2.0, 1.0])})
     text = drive("skip", view(result=found, live={}, skip_curve=None)).text
     assert "no skip map makes sense here" in text
+    assert "ρI+βW  not there" in text
+    partial = drive("skip", view(result=found, live={}, skip_curve=None, partial=True)).text
+    assert "its other maps are still being computed" in partial
+    assert "ρI+βW  not yet" in partial
 
 
 def test_the_table_of_bounds_can_hide_what_says_nothing() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from specinspect.bounds.catalogue.model import Result
 
-_P0 = "P0 (Riedi, Balestriero, Baraniuk)"
+_P0 = "Riedi, Balestriero, Baraniuk, Singular Value Perturbation and Deep Network Optimization"
 _D = "D = diag(d): one entry per row of M"
 
 RESULTS: tuple[Result, ...] = (
@@ -16,7 +16,7 @@ RESULTS: tuple[Result, ...] = (
         ("A and B have the same shape",),
         "",
         "deterministic",
-        f"{_P0}, Proposition 1, Corollary 2",
+        f"{_P0}: Proposition 1, Corollary 2",
     ),
     Result(
         "r7",
@@ -27,7 +27,7 @@ RESULTS: tuple[Result, ...] = (
         (),
         "the lower side where it is zero",
         "deterministic",
-        f"{_P0}, Proposition 23, Lemma 24, Proposition 26",
+        f"{_P0}: Proposition 23, Lemma 24, Proposition 26",
         "The paper has the leaky case for i = 1 only; it holds for every i, and for any diagonal.",
     ),
     Result(
@@ -39,7 +39,7 @@ RESULTS: tuple[Result, ...] = (
         (),
         "",
         "deterministic",
-        f"{_P0}, Proposition 25 (81), (82)",
+        f"{_P0}: Proposition 25 (81), (82)",
         "The paper has entries 0 and 1; any diagonal will do.",
     ),
     Result(
@@ -53,6 +53,6 @@ RESULTS: tuple[Result, ...] = (
         ),
         "",
         "deterministic",
-        "(ours), R9; supersedes P0 (Riedi, Balestriero, Baraniuk), Theorems 31 and 32",
+        f"ours; supersedes {_P0}: Theorems 31 and 32",
     ),
 )

@@ -10,13 +10,13 @@ RESULTS: tuple[Result, ...] = (
     Result(
         "r63",
         "a skip around a convolution, frequency by frequency",
-        "σ(ρA+βC) is the union over frequencies ω of σ(ρÂ(ω)+βK̂(ω)), so that R1 to R4 hold for every Fourier "
+        "σ(ρA+βC) is the union over frequencies ω of σ(ρÂ(ω)+βK̂(ω)), so that r1 to r4 hold for every Fourier "
         "block with its own s and τ(ω) = eig(K̂+K̂ᴴ): κ <= max over ω of r3.upper.sharp / min over ω of "
         "r3.lower.best.",
         ("the grid is periodic", "the shortcut is an isometry"),
         "where at one frequency no lower bound is positive",
         "deterministic",
-        "(ours), R63; blocks after Sedghi, Gupta and Long 2019",
+        "ours; blocks after Sedghi, Gupta and Long 2019",
     ),
     Result(
         "r64",
@@ -28,7 +28,7 @@ RESULTS: tuple[Result, ...] = (
         (_SAME,),
         "",
         "deterministic",
-        "(ours), R64",
+        "ours",
         "σ_n(T) can be smaller than σ_n(C) by any factor: a periodic κ is never one of the padded layer.",
     ),
     Result(
@@ -40,6 +40,6 @@ RESULTS: tuple[Result, ...] = (
         ("beside a skip: stride 1, as many outputs as inputs, padding that keeps the grid's size",),
         "beside a skip: where min(ρβτmin, ρβτmax) <= -2ρ²",
         "deterministic",
-        "(ours), R65",
+        "ours",
     ),
 )

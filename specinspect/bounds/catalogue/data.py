@@ -40,7 +40,7 @@ RESULTS: tuple[Result, ...] = (
         assumptions=("features without cross terms: not so in general",),
         vacuous="",
         strength="proxy",
-        source=f"{_P0}: (8), (54), (57) to (63)",
+        source=f"P0 is {_P0}: (8), (54), (57) to (63)",
         corrected=(
             "No bound, neither from above nor from below: it is shown beside r14 under this label only."
         ),

@@ -238,6 +238,6 @@ RESULTS: tuple[Result, ...] = (
         ),
         vacuous="Where the product overflows.",
         strength="deterministic",
-        source="(ours), R9 and R26: submultiplicativity for any shapes",
+        source="ours, from r9 and r26: submultiplicativity for any shapes",
     ),
 )

@@ -25,6 +25,6 @@ class Result:
     """When it applies and says nothing; empty where that cannot be."""
     strength: Strength
     source: str
-    """Paper, theorem, equation; '(ours)' where it is in no paper."""
+    """Paper, theorem, equation; 'ours' where it is in no paper."""
     corrected: str = ""
     """What the source has otherwise, or lacks."""

@@ -10,7 +10,8 @@ _NAMES = (
     "N = ρI+βM; s_1 >= … >= s_n singular values of M; τ eigenvalues of M+Mᵀ, "
     "m = min(ρβτmin, ρβτmax), x = max(ρβτmin, ρβτmax)"
 )
-_P0_22 = "P0 (Riedi, Balestriero, Baraniuk), Theorem 22"
+_P0 = "Riedi, Balestriero, Baraniuk, Singular Value Perturbation and Deep Network Optimization"
+_P0_22 = f"{_P0}: Theorem 22"
 _RECTANGULAR = (
     "Beside another isometry A, AᵀM+MᵀA (m >= n) or AMᵀ+MAᵀ stands for M+Mᵀ; the paper pads with zeros."
 )
@@ -37,7 +38,7 @@ RESULTS: tuple[Result, ...] = (
         (_SQUARE,),
         "the lower side where it is zero or less",
         "deterministic",
-        "P0 (Riedi, Balestriero, Baraniuk), Theorem 16 (70), Lemmas 14 and 21 (74)",
+        f"{_P0}: Theorem 16 (70), Lemmas 14 and 21 (74)",
         f"The paper assumes simple singular values, which is not needed. {_SIGNS}",
     ),
     Result(
@@ -48,7 +49,7 @@ RESULTS: tuple[Result, ...] = (
         (_ISOMETRY,),
         "the lower side where it is zero or less",
         "deterministic",
-        "(ours), R1′: sharper than P0, Theorem 16, inside the spectrum",
+        "ours; sharper than the paper's Theorem 16 (see r1) inside the spectrum",
         _RECTANGULAR,
     ),
     Result(
@@ -59,7 +60,7 @@ RESULTS: tuple[Result, ...] = (
         ("the shortcut A is an isometry: a rectangular identity, or an average pool that adds no channels",),
         "the lower side where it is zero or less",
         "deterministic",
-        "(ours), R1″",
+        "ours",
         "The paper pads M with zeros to a square, which is weaker and adds singular values 0 and ρ.",
     ),
     Result(
@@ -69,7 +70,7 @@ RESULTS: tuple[Result, ...] = (
         (_ANY, "where it is not known, its norm is at most 1"),
         "",
         "deterministic",
-        "P0 (Riedi, Balestriero, Baraniuk), Lemma 17 (71)",
+        f"{_P0}: Lemma 17 (71)",
         "The paper has it for square maps beside the identity.",
     ),
     Result(
@@ -118,7 +119,7 @@ RESULTS: tuple[Result, ...] = (
         (_ISOMETRY, "ρ ≠ 0"),
         "where m <= -2ρ²",
         "deterministic",
-        "(ours), R3",
+        "ours",
         "Reaches twice as far as the paper's condition m > -ρ², and is never below the form that drops s_n.",
     ),
     Result(
@@ -137,7 +138,7 @@ RESULTS: tuple[Result, ...] = (
         (_ANY,),
         "where |β|s_n <= |ρ|",
         "deterministic",
-        "P0 (Riedi, Balestriero, Baraniuk), Lemma 17 (71)",
+        f"{_P0}: Lemma 17 (71)",
     ),
     Result(
         "r3.lower.best",
@@ -147,7 +148,7 @@ RESULTS: tuple[Result, ...] = (
         (_ANY,),
         "where all of them are",
         "deterministic",
-        f"{_P0_22} (77), with (ours) of R3",
+        f"{_P0_22} (77), and r3.lower.nr, which is ours",
     ),
     Result(
         "r4.sharp",
@@ -193,7 +194,7 @@ RESULTS: tuple[Result, ...] = (
         (_ISOMETRY, "ρ ≠ 0"),
         "where m <= -2ρ²",
         "deterministic",
-        "(ours), R4",
+        "ours",
     ),
     Result(
         "r4.best",
@@ -203,7 +204,7 @@ RESULTS: tuple[Result, ...] = (
         (_ANY,),
         "where no lower bound of σ_n is positive",
         "deterministic",
-        f"{_P0_22}, with (ours) of R3",
+        f"{_P0_22}, with r3.lower.nr, which is ours",
     ),
     Result(
         "r5",
@@ -213,7 +214,7 @@ RESULTS: tuple[Result, ...] = (
         (_ISOMETRY,),
         "",
         "exact",
-        "P0 (Riedi, Balestriero, Baraniuk), Lemma 14 (65), (66), summed over i",
+        f"{_P0}: Lemma 14 (65), (66), summed over i",
         "A single derivative needs a simple, non-zero σ_i; the sum does not.",
     ),
     Result(
@@ -224,7 +225,7 @@ RESULTS: tuple[Result, ...] = (
         (_SQUARE, "ρ ≠ 0 and β ≠ 0", "-ρ/β lies outside of [τmin/2, τmax/2]"),
         "",
         "deterministic",
-        "P0 (Riedi, Balestriero, Baraniuk), Lemmas 18 to 20",
+        f"{_P0}: Lemmas 18 to 20",
         "The paper's statement that an eigenvector that is also a right singular vector stays both is false "
         "for the eigenvalue 0: M = [[0, 1], [0, 0]], v = e1.",
     ),

@@ -91,7 +91,10 @@ class ComparePane(Pane):
         self.query_one("#compared", Choices).offer("m  ", labels, MAPS.index(self.chosen))
         picture.display = False
         if view.comparison is None:
-            why = "not compared yet, or the second checkpoint has no such layer"
+            why = (
+                "nothing to show yet: c opens a second checkpoint; one that is open is still being compared, "
+                "or has no such layer"
+            )
             numbers.update(self.text(why, "label"))
             return
         text = self._kappas(view.comparison, view.compared_maps)

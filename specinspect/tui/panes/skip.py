@@ -16,8 +16,9 @@ from specinspect.plots.bars import mirror_histogram
 from specinspect.plots.curves import Curve, beta_at, kappa_curve
 from specinspect.plots.reference import floors
 from specinspect.plots.series import Line, Series, extremes
-from specinspect.report.block_rows import guarantee
+from specinspect.report.block_rows import guarantee, kind_words
 from specinspect.report.text import number, visible
+from specinspect.report.words import plural
 from specinspect.spectra.model import SkipCurve, Spectrum
 from specinspect.tui.messages import ActivationChosen, PatternChosen, ScaleChosen
 from specinspect.tui.panes import words
@@ -165,7 +166,9 @@ class SkipPane(Pane, can_focus=True):
             found = (("σmax now", live.sigma_max), ("σmin now", live.sigma_min))
             lines += [Line(v, label, "cursor") for label, v in found if v is not None and v > 0]
         mirror = partial(
-            mirror_histogram, _series(up, "chain", pair.up), _series(down, "skip", pair.down, live)
+            mirror_histogram,
+            _series(up, "chain", pair.up),
+            _series(down, "skip", pair.down, live, missing="not yet" if view.partial else "not there"),
         )
         drawing = partial(mirror, lines=lines, plain=view.plain)
         self.query_one("#mirror", Picture).draw(drawing, dark=view.dark)
@@ -246,7 +249,8 @@ class SkipPane(Pane, can_focus=True):
         assert result is not None
         block = result.block
         what = (
-            f"{block.kind} {visible(block.name)}: {len(block.layers)} layers, shortcut {block.shortcut.kind}"
+            f"{kind_words(block)} {visible(block.name)}: {plural(len(block.layers), 'layer')}, "
+            f"shortcut {block.shortcut.kind}"
         )
         norm = "" if result.norm is None else f", norm of J {number(result.norm)}"
         text = self.text(f"{what} ({words.SOURCES[block.shortcut.source]}){norm}\n", "label")
@@ -268,9 +272,11 @@ def _nonfinite(pair: Pair) -> bool:
     return pair.up is not None and pair.up.condition_number_status == "nonfinite_weights"
 
 
-def _series(name: str, style: str, spectrum: Spectrum | None, live: Live | None = None) -> Series:
+def _series(
+    name: str, style: str, spectrum: Spectrum | None, live: Live | None = None, missing: str = "not there"
+) -> Series:
     if spectrum is None:
-        return Series(name, style, legend="not there")
+        return Series(name, style, legend=missing)
     if live is not None and not live.exact:
         low, high = number(live.sigma_min), number(live.sigma_max)
         legend = f"≈ σmax {high}  σmin {low}  κ {number(live.condition_number)}"
