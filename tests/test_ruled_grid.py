@@ -85,6 +85,10 @@ def test_blocks_take_the_grid_of_their_first_layer_that_has_one() -> None:
     rules = (Rule("a", grid=5, activation="identity"), Rule("b", grid=7, activation="identity"))
     block = inspect(state, rules=rules, compose=["a:b"]).blocks[-1]
     assert block.grid == (5, 5)
+    assert "periodic 5×5 grid, as a rule says" in block.assumptions
+    narrow = (Rule("a", grid=2, activation="identity"), rules[1])
+    (told,) = (s for s in inspect(state, rules=narrow, compose=["a:b"]).blocks[-1].assumptions if "grid" in s)
+    assert told == "periodic 3×3 grid instead of side 2, to hold the kernels and divide by the strides"
     product = operator(state["b.weight"], 5) @ operator(state["a.weight"], 5)
     assert block.chain is not None
     assert block.skip is not None

@@ -1,6 +1,6 @@
 """A block as stages that can be run, and whose derivatives at a point can be multiplied with (MATH §0)."""
 
-from specinspect.maps.blocks.build import Branch, Grid, block_grid, build_branch
+from specinspect.maps.blocks.build import Branch, Grid, block_grid, build_branch, ruled_side
 from specinspect.maps.blocks.functions import FUNCTIONS, Function
 from specinspect.maps.blocks.linear import Affine, Convolution, Dense
 from specinspect.maps.blocks.nonlinear import Elementwise, Gated, Normalizer
@@ -44,6 +44,7 @@ __all__ = [
     "meets",
     "pieces",
     "points",
+    "ruled_side",
     "sample_inputs",
     "shortcut_stages",
     "tangent",

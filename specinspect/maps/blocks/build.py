@@ -134,9 +134,14 @@ def block_grid(block: Block, layers: Mapping[str, Layer], grid: Grid) -> tuple[i
             needed = tuple(map(max, needed or own, own))
     needed = needed or (1,) * len(strides)
     if isinstance(grid, int):
-        ruled = [g for name in block.layers if (g := layers[name].grid) is not None]
-        grid = (ruled[0] if ruled else grid,) * len(strides)
+        ruled = ruled_side(block, layers)
+        grid = (grid if ruled is None else ruled,) * len(strides)
     return tuple(-(-max(asked, n) // s) * s for asked, n, s in zip(grid, needed, strides, strict=True))
+
+
+def ruled_side(block: Block, layers: Mapping[str, Layer]) -> int | None:
+    """Return the side that a rule sets for the first of a block's layers for which one does."""
+    return next((side for name in block.layers if (side := layers[name].grid) is not None), None)
 
 
 @dataclass

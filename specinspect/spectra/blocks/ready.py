@@ -16,6 +16,7 @@ from specinspect.maps.blocks import (
     build_branch,
     meets,
     points,
+    ruled_side,
     sample_inputs,
 )
 from specinspect.maps.build import Read
@@ -55,10 +56,23 @@ def built(
     if branch.grid:
         text = "×".join(map(str, branch.grid))
         lead = f"{text} grid with zeros around it" if how.startswith("zero") else f"periodic {text} grid"
-        bounded = f", smaller than {asked} to bound the work" if smaller < asked else ""
-        why = f"the input size is not stored in the checkpoint{bounded}"
-        assumptions.append(f"{lead}: {why if own is None else 'the sides of the inputs given'}")
+        why = (
+            ": the sides of the inputs given"
+            if own
+            else _why(branch, ruled_side(block, layers), asked, smaller)
+        )
+        assumptions.append(f"{lead}{why}")
     return branch, how, assumptions
+
+
+def _why(branch: Branch, ruled: int | None, asked: int, smaller: int) -> str:
+    """Say why a block is measured on its grid, where no inputs are given."""
+    side = asked if ruled is None else ruled
+    if smaller < asked:
+        return f": the input size is not stored in the checkpoint, smaller than {asked} to bound the work"
+    if any(n != side for n in branch.grid):
+        return f" instead of side {side}, to hold the kernels and divide by the strides"
+    return ": the input size is not stored in the checkpoint" if ruled is None else ", as a rule says"
 
 
 def sampled(
