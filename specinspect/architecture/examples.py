@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import product
+from math import prod
 from typing import Any
 
 import torch
@@ -17,6 +18,8 @@ _SIDES = (224, 32, 64, 28)
 _LENGTHS = (64, 1024, 16000)
 """Of signals in one dimension."""
 _TOKENS = 8
+_MOST_ENTRIES = 2**27
+"""Of a guessed example, which takes memory: 512 MiB in single precision."""
 _CARRIED = ("example_input_array", "dummy_inputs")
 """Attributes under which Lightning and Hugging Face networks carry an example."""
 
@@ -55,16 +58,19 @@ def examples(network: nn.Module, batch: torch.Tensor | None = None) -> Iterator[
         return
     for name in _CARRIED:
         value = None
-        with contextlib.suppress(Exception):  # a property of foreign code
+        with contextlib.suppress(Exception, SystemExit):  # a property of foreign code
             value = getattr(network, name, None)
         if isinstance(value, Mapping) and value:
             kwargs = {key: fitted(item) for key, item in value.items()}
             yield Example((), f"its own {name}", kwargs)
-        elif isinstance(value, torch.Tensor | tuple) and len(value):
+        elif isinstance(value, torch.Tensor) or (isinstance(value, tuple) and value):
             args = value if isinstance(value, tuple) else (value,)
             yield Example(tuple(fitted(item) for item in args), f"its own {name}")
     count = _required(network)
     for shape, kind in _shapes(network):
+        # Attributes of foreign layers; a lazy one does not know its size yet.
+        if not all(isinstance(size, int) and size > 0 for size in shape) or prod(shape) > _MOST_ENTRIES:
+            continue
         zeros = torch.zeros(shape, dtype=kind or dtype, device=device)
         yield Example(
             (zeros,) * count,

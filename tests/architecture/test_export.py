@@ -299,6 +299,14 @@ def test_examples() -> None:
     assert (2, 1, 28, 28) in sizes
     assert next(e.args[0].dtype for e in examples(nn.Linear(4, 2).double())) == torch.float64
     assert list(examples(nn.ReLU())) == []
+    carrying = nn.Linear(4, 2)
+    carrying.example_input_array = torch.tensor(3.0)  # one number, which has no length
+    assert next(e.words for e in examples(carrying)) == "its own example_input_array"
+    # Only what fits into memory is guessed, and only of sizes that are known.
+    with torch.device("meta"):
+        wide, endless, lazy = nn.Conv2d(4096, 1, 1), nn.Linear(10**13, 1), nn.LazyLinear(3)
+    assert [tuple(e.args[0].shape) for e in examples(wide)] == [(2, 4096, n, n) for n in (32, 64, 28)]
+    assert list(examples(endless)) == list(examples(lazy)) == []
 
 
 MODULE = """
