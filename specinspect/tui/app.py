@@ -767,7 +767,8 @@ class Inspector(App[None]):
 
     async def on_key(self, event: events.Key) -> None:
         """Pass a key that nothing else took to the pane in sight, whoever has the focus."""
-        if self.pane == "layers" or len(self.screen_stack) > 1 or self._ask.is_open:
+        at_end = not self.screen_stack  # a key that was still on its way
+        if at_end or self.pane == "layers" or len(self.screen_stack) > 1 or self._ask.is_open:
             return
         pane = self._panes.get(self.pane)
         if pane is None or (self.focused is not None and pane in self.focused.ancestors_with_self):

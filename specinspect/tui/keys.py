@@ -54,6 +54,6 @@ KEYS: list[BindingType] = [
     _key("5", "pane('network')", "network", "pane.network", "Show the whole network"),
     _key("6", "pane('compare')", "compare pane", "pane.compare", "Show the layer in both checkpoints"),
     _key("ctrl+s", "save", "save edits", "save", "Write edited facts into specinspect.toml"),
-    _key("d", "dark", "dark or light", "dark", "Change between dark and light"),
+    _key("d", "dark", "dark or light theme", "dark", "Change between dark and light"),
     _key("escape", "step_back", "back", "back", "One step back"),
 ]  # fmt: skip

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import csv
 import json
 import threading
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from textual import events
 from textual.binding import Binding
 from textual.color import Color
 from textual.pilot import Pilot
@@ -40,6 +42,18 @@ def said(inspector: Inspector) -> str:
 
 def go_to(inspector: Inspector, name: str) -> None:
     assert table(inspector).go_to(inspector.session.names[name])
+
+
+def test_a_key_that_comes_after_the_end_is_no_error() -> None:
+    inspector, _ = app()
+
+    async def steps(pilot: Pilot[Any]) -> None:
+        await pilot.press("2")
+
+    drive(inspector, steps)
+    assert inspector.pane == "skip"
+    assert not inspector.screen_stack
+    asyncio.run(inspector.on_key(events.Key("m", "m")))
 
 
 def test_every_binding_is_in_the_palette_and_the_help() -> None:
