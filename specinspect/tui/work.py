@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from specinspect.errors import LayerError, ResourceError, SpecinspectError
 from specinspect.schedule import FREE_BYTES
-from specinspect.settings import MAPS
 from specinspect.tui.events import PairDone
 
 if TYPE_CHECKING:
@@ -273,7 +272,7 @@ class EngineWork:
 
         layer = inspection.discovery.layers[index]
         rho, beta = scale
-        settings = replace(settings_for(inspection.settings), maps=MAPS, rho=rho, beta=beta, spectra=True)
+        settings = replace(settings_for(inspection.settings), rho=rho, beta=beta, spectra=True)
         needed = cost(layer, settings)
         run = partial(_beside, replace(inspection, settings=settings), second, index, facts)
         return Task((), layer.name, 3 * needed.operations, needed.bytes, run, pair=index)
