@@ -726,3 +726,33 @@ def test_operators_of_the_same_size_go_side_by_side_where_memory_allows() -> Non
     for room, expected in ((FREE_BYTES, 2), (2 * FREE_BYTES, 1)):
         found = run(range(3), costs, threads, workers=2, room=room)
         assert [count for _, count in found] == [expected] * 3
+
+
+@pytest.mark.parametrize(("inputs", "outputs", "groups"), [(4, 2, 1), (3, 3, 1), (4, 2, 2)])
+def test_d_of_a_transposed_convolution_stands_behind_it(inputs: int, outputs: int, groups: int) -> None:
+    """D has an entry for each output; on the periodic grid none is given rather than one of the inputs."""
+    torch.manual_seed(0)
+    layer = torch.nn.ConvTranspose2d(inputs, outputs, 3, stride=2, padding=1, output_padding=1, groups=groups)
+    norm = torch.nn.BatchNorm2d(outputs)
+    torch.nn.init.uniform_(norm.weight, 0.2, 3.0)
+    model = torch.nn.Sequential(layer, norm, Magnitude(), torch.nn.Conv2d(outputs, 1, 1)).eval()
+    asked: dict[str, Any] = {"grid": 6, "patterns": 1, "cache": False, "spectra": True}
+    for how in ("circular", "padded"):
+        first = specinspect.inspect(model, conv_operator=how, **asked).layers[0]
+        assert {"chain", "skip_chain"}.isdisjoint(first.maps)
+        assert any("behind a transposed convolution" in note for note in first.notes)
+    first = specinspect.inspect(model, conv_operator="padded", conv_pattern="pixel", **asked).layers[0]
+    images = torch.eye(inputs * 9, dtype=torch.float64).reshape(-1, inputs, 3, 3)
+    model, layer.bias = model.double(), None
+    with torch.no_grad():
+        # |z| has slopes of ±1, which change no singular value: what is left of D is the norm's scale.
+        matrix = model[1](model[0](images)).sub(model[1](model[0](images * 0))).flatten(1).T.numpy()
+    truth = np.linalg.svd(matrix, compute_uv=False)
+    found = first.maps["chain"].singular_values
+    assert found is not None
+    assert np.abs(found - truth).max() <= 1e-7 * truth[0]
+
+
+class Magnitude(torch.nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x.abs()

@@ -66,6 +66,12 @@ class Probes:
     """Why what the layer put out is not used."""
 
 
+_OF_TRANSPOSED = (
+    "behind a transposed convolution it is only computed for every pixel "
+    "(conv_operator padded, conv_pattern pixel)"
+)
+
+
 def activated(
     layer: Layer, kernel: torch.Tensor, read: Read, available: frozenset[str], probes: Probes
 ) -> Activated:
@@ -83,7 +89,9 @@ def activated(
     """
     import torch
 
-    out = kernel.shape[0]
+    # A transposed convolution is kept as the one that it is the adjoint of: the kernel's rows are its inputs.
+    transposed = layer.conv is not None and layer.conv.transposed
+    out = layer.matrix_shape[0] if transposed else kernel.shape[0]
     assumptions = []
     affine, sentence = _folded(layer, out, read, available)
     assumptions += [sentence] if sentence else []
@@ -94,6 +102,8 @@ def activated(
         return Activated(
             None, (*assumptions, *_left_out(layer)), f"the derivative of {name} is not known here"
         )
+    if transposed and probes.pixels is None:
+        return Activated(None, (*assumptions, *_left_out(layer)), _OF_TRANSPOSED)
     slope = layer.activation.slope if layer.activation.slope is not None else SLOPES.get(name, 0.0)
     slopes = torch.tensor(slope, dtype=torch.float64)
     if layer.activation.parameter in available and layer.activation.parameter is not None:
