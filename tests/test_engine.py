@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import pickle
+import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -756,3 +757,33 @@ def test_d_of_a_transposed_convolution_stands_behind_it(inputs: int, outputs: in
 class Magnitude(torch.nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x.abs()
+
+
+@pytest.mark.parametrize("kernel", [2, 3, 4])
+def test_same_padding_of_an_even_kernel_with_its_zeros(kernel: int) -> None:
+    """Torch puts the odd zero on the high side; from the model, and from a rule."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(kernel)
+        conv = torch.nn.Conv2d(2, 2, kernel, padding="same", bias=False)
+    basis = torch.eye(2 * 36).reshape(-1, 2, 6, 6)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that an even kernel needs a copy of its input
+        written = conv(basis).detach().double().flatten(1).T.numpy()
+    truth = np.linalg.svd(written, compute_uv=False)
+    rules = (Rule("conv", padding="same"),)
+    sources: tuple[tuple[Any, dict[str, Any]], ...]
+    sources = ((torch.nn.Sequential(), {}), ({"conv.weight": conv.weight.detach()}, {"rules": rules}))
+    sources[0][0].add_module("conv", conv)
+    for source, more in sources:
+        report = inspect(
+            source,
+            conv_operator="padded",
+            grid=6,
+            maps=("weight", "skip"),
+            blocks=False,
+            **more,
+        )
+        (layer,) = report
+        assert layer.maps["weight"].singular_values == pytest.approx(truth, abs=1e-6)
+        assert "skip" in layer.maps
+        assert not any("places become" in sentence for sentence in layer.assumptions)

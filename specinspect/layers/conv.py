@@ -45,7 +45,8 @@ def convolution(context: Context, weight: Weight) -> Layer | str:
     outputs = stored_out * (groups.value if transposed else 1)
     inputs = stored_in * (1 if transposed else groups.value)
     padding, mode = _padding(context, weight.module, kernel, dilation.value)
-    geometry = ConvGeometry(kernel, stride, dilation, groups, transposed, padding, mode)
+    uneven = context.attribute(weight.module, "padding") == "same"
+    geometry = ConvGeometry(kernel, stride, dilation, groups, transposed, padding, mode, uneven)
     notes += tuple(_guessed(geometry))
     return Layer(
         name=weight.layer,
@@ -82,6 +83,7 @@ def refine(context: Context, layer: Layer, module: str) -> Layer:
             groups=Fact(groups, "model") if _divides(groups, layer.shape[0]) else conv.groups,
             padding=padding or conv.padding,
             padding_mode=mode,
+            uneven=context.attribute(module, "padding") == "same" if padding else conv.uneven,
         ),
     )
 

@@ -82,6 +82,8 @@ class ConvGeometry:
     The spectrum of W does not depend on it, that of a skip map does (MATH R63).
     """
     padding_mode: str = "zeros"
+    uneven: bool = False
+    """Whether an odd reach gets one more zero on the high side: padding='same' with an even kernel."""
 
 
 @dataclass(frozen=True, slots=True)

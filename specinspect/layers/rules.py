@@ -190,7 +190,7 @@ def ruled_geometry(context: Context, layer: Layer, rules: Sequence[Rule]) -> Lay
         low = padding_sides(value, conv.kernel, conv.dilation.value)
         if low is None:
             raise _length(found["padding"], "padding", layer, axes, value)
-        conv = replace(conv, padding=Fact(low, "config"))
+        conv = replace(conv, padding=Fact(low, "config"), uneven=value == "same")
     result = layer
     if "groups" in found:
         conv, result = _regroup(context, layer, conv, found["groups"])

@@ -56,6 +56,13 @@ def low_padding(geometry: ConvGeometry) -> tuple[int, ...]:
     return tuple(d * (k - 1) // 2 for d, k in reach)
 
 
+def high_padding(geometry: ConvGeometry) -> tuple[int, ...]:
+    """Return the zeros on the high side of each axis."""
+    low = low_padding(geometry)
+    reach = [d * (k - 1) for d, k in zip(geometry.dilation.value, geometry.kernel, strict=True)]
+    return tuple(p + (geometry.uneven and 2 * p + 1 == r) for p, r in zip(low, reach, strict=True))
+
+
 def build_weight_map(layer: Layer, read: Read, grid: int) -> LinearMap:
     """Build W for one layer.
 
@@ -150,5 +157,7 @@ def _convolution(layer: Layer, weight: torch.Tensor, side: int) -> ConvolutionMa
             "correct the number of groups",
         )
     kernel = weight.reshape(groups, weight.shape[0] // groups, *weight.shape[1:])
-    padding = low_padding(geometry)
-    return ConvolutionMap(kernel, geometry.stride.value, geometry.dilation.value, grid, layer.dtype, padding)
+    low, high = low_padding(geometry), high_padding(geometry)
+    return ConvolutionMap(
+        kernel, geometry.stride.value, geometry.dilation.value, grid, layer.dtype, low, high
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import prod
 
 from specinspect.layers.model import ConvGeometry, Layer
-from specinspect.maps.build import grid_sides, low_padding
+from specinspect.maps.build import grid_sides, high_padding, low_padding
 
 DENSE_SIDE = 4096
 """The smaller side, of one group, up to which an operator is written out and solved in full."""
@@ -25,8 +25,7 @@ def padded_shape(layer: Layer, side: int) -> tuple[int, int] | None:
     conv, fine = layer.conv, layer.sides or grid_sides(layer, side)
     if conv is None or fine is None:
         return None
-    axes = zip(fine, low_padding(conv), conv.kernel, conv.dilation.value, conv.stride.value, strict=True)
-    coarse = prod(max((n + 2 * low - d * (k - 1) - 1) // s + 1, 0) for n, low, k, d, s in axes)
+    coarse = prod(max(places, 0) for places in _places(conv, fine))
     out, inn = (channels // conv.groups.value for channels in layer.matrix_shape)
     places = (prod(fine), coarse) if conv.transposed else (coarse, prod(fine))
     return out * places[0], inn * places[1]
@@ -38,14 +37,13 @@ def is_written_out(rows: int, columns: int) -> bool:
 
 
 def keeps_size(conv: ConvGeometry, sides: tuple[int, ...]) -> bool:
-    """Say whether a convolution with its own zeros has one output for each stride of its input.
+    """Say whether a convolution with its own zeros has one output for each stride of its input."""
+    each = [n // s for n, s in zip(sides, conv.stride.value, strict=True)]
+    return each == _places(conv, sides)
 
-    Of padding="same" and an even kernel the one more on the high side is not known here; it is let pass.
-    """
-    axes = zip(sides, low_padding(conv), conv.kernel, conv.dilation.value, conv.stride.value, strict=True)
-    for n, low, k, d, s in axes:
-        reach = d * (k - 1)
-        zeros = reach if 2 * low + 1 == reach else 2 * low
-        if n // s not in {(n + zeros - reach - 1) // s + 1, (n + 2 * low - reach - 1) // s + 1}:
-            return False
-    return True
+
+def _places(conv: ConvGeometry, sides: tuple[int, ...]) -> list[int]:
+    """Return how many outputs there are along each axis, by torch's formula."""
+    zeros = [low + high for low, high in zip(low_padding(conv), high_padding(conv), strict=True)]
+    axes = zip(sides, zeros, conv.kernel, conv.dilation.value, conv.stride.value, strict=True)
+    return [(n + added - d * (k - 1) - 1) // s + 1 for n, added, k, d, s in axes]

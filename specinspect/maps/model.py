@@ -66,6 +66,8 @@ class ConvolutionMap:
     dtype: str
     padding: tuple[int, ...] = ()
     """Zeros on the low side of each axis, which only turn phases here; () for none."""
+    high: tuple[int, ...] = ()
+    """Zeros on the high side, which matter beside a border alone; () for as many as on the low one."""
 
     def __post_init__(self) -> None:
         """Let () stand for no padding on any axis."""

@@ -111,7 +111,7 @@ class ConvolutionOperator:
             convolution.dilation,
             convolution.grid,
             low,
-            high or low,
+            high or convolution.high or low,
             boundary,
             transposed,
         )

@@ -13,7 +13,7 @@ from specinspect.layers.names import join
 from specinspect.layers.norms import WORDS
 from specinspect.layers.vocabulary import SLOPES
 from specinspect.maps.activations import DERIVATIVES
-from specinspect.maps.build import Read, build_weight_map, low_padding
+from specinspect.maps.build import Read, build_weight_map, high_padding, low_padding
 from specinspect.maps.model import ConvolutionMap, DenseMap, LinearMap
 from specinspect.maps.normalise import PARTS, Normaliser, normaliser
 from specinspect.maps.patterns import Affine, Diagonals, diagonals_at, outputs_at, probe_outputs, probe_seed
@@ -284,11 +284,11 @@ def _convolve(layer: Layer, kernel: torch.Tensor, inputs: torch.Tensor) -> torch
     weight = kernel.to(inputs.dtype).cpu().reshape(kernel.shape[0], -1, *geometry.kernel)
     try:
         convolve = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}[len(geometry.kernel)]
+        ends = zip(low_padding(geometry), high_padding(geometry), strict=True)
         return convolve(
-            inputs,
+            functional.pad(inputs, [zeros for pair in ends for zeros in reversed(pair)][::-1]),
             weight,
             stride=geometry.stride.value,
-            padding=low_padding(geometry),
             dilation=geometry.dilation.value,
             groups=geometry.groups.value,
         )
