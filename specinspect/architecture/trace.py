@@ -217,6 +217,8 @@ def is_norm(module: nn.Module) -> bool:
     """Whether a module is a normalisation, torch's or handwritten (RMSNorm, LayerNorm2d, frozen ones)."""
     if norm_facts(module) is not None:
         return True
+    if isinstance(module, nn.modules.batchnorm._BatchNorm) and not _native(module):
+        return False  # a forward of its own may hold more: an activation, in many networks
     if "norm" not in type(module).__name__.lower() or next(module.children(), None) is not None:
         return False
     tensors = [*module.parameters(), *module.buffers()]

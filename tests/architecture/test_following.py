@@ -211,3 +211,25 @@ def test_module_is_left_as_it_was() -> None:
     assert net.seen is None
     assert {name: set(vars(part)) for name, part in net.named_modules()} == before
     assert net(torch.zeros(1, 3)).shape == (1, 3)
+
+
+def test_a_norm_that_names_its_statistics_first() -> None:
+    """As timm's batch norm with an activation does: the path is the module's, not a tensor's."""
+
+    class NormAct(nn.BatchNorm2d):
+        def forward(self, x: Tensor) -> Tensor:
+            y = F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias)
+            return F.silu(y)
+
+    class Stem(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.bn = nn.Conv2d(3, 4, 3), NormAct(4)
+            self.act = nn.Sequential(nn.Linear(4, 4))
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.act(self.bn(self.conv(x)).mean((2, 3)))
+
+    found = read_architecture(Stem())
+    assert found.normalizations == {"conv": "bn"}
+    assert found.activations["conv"] == Activation("silu")
