@@ -56,16 +56,18 @@ def quicker(layers: Sequence[Layer], settings: Settings) -> str:
         layers: that are measured.
         settings: of the run.
     """
-    asked = sum(cost(layer, settings).operations for layer in layers)
+
+    def work(chosen: Settings) -> float:
+        return sum(cost(layer, chosen).operations for layer in layers)
+
+    patterns, grid = max(1, settings.patterns // 4), max(1, settings.grid // 2)
     ways = {
         "--maps weight": replace(settings, maps=("weight",)),
-        f"--patterns {settings.patterns // 4}": replace(settings, patterns=max(1, settings.patterns // 4)),
-        f"--grid {settings.grid // 2}": replace(settings, grid=max(1, settings.grid // 2)),
+        f"--patterns {patterns}": replace(settings, patterns=patterns),
+        f"--grid {grid}": replace(settings, grid=grid),
     }
-    ratios = {
-        name: asked / max(1.0, sum(cost(layer, other).operations for layer in layers))
-        for name, other in ways.items()
-    }
+    asked = work(settings)
+    ratios = {name: asked / max(1.0, work(other)) for name, other in ways.items()}
     worth = [f"{name} is some {ratio:.0f} times quicker" for name, ratio in ratios.items() if ratio >= 2]
     return ", ".join(worth)
 

@@ -21,7 +21,7 @@ from specinspect.maps.blocks import Grid, block_grid
 from specinspect.spectra.blocks.pixel import DENSE_COLUMNS
 
 MOST_OPERATIONS = 3e11
-"""Beyond this a block gets a smaller grid."""
+"""Beyond this, some ten seconds, a block gets a smaller grid, or fewer patterns."""
 
 
 def affordable_grid(block: Block, layers: Mapping[str, Layer], grid: int, patterns: int) -> int:
